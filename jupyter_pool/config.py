@@ -1,0 +1,381 @@
+"""Every option of a pool: its default, its help, what it may be.
+
+One object holds them all. An option that is unknown or impossible is an
+`InvalidRequest` that names it, whether it comes from a call or from a Jupyter
+configuration file (``c.KernelPool.size = 4``). What a call says wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from traitlets import Bool, Enum, TraitError, TraitType, Unicode, default
+from traitlets.config import Application, Config, Configurable
+from traitlets.config.loader import DeferredConfig, LazyConfigValue
+
+from jupyter_pool._cpus import default_size
+from jupyter_pool.errors import InvalidRequest
+
+__all__ = ["PoolConfig", "default_size", "parse_time"]
+
+_TIME = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>ms|s|m|h)?", re.ASCII)
+_UNIT_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_TIME_FORMS = 'seconds such as 90 or 1.5, or a text such as "90", "1.5s", "10m", "2h" or "none"'
+
+
+def parse_time(text: str | float | None) -> float | None:
+    """Return a duration in seconds, or None for "no limit".
+
+    Parameters
+    ----------
+    text
+        A number of seconds, or a text: a number with the unit ``ms``, ``s``
+        (also if it has none), ``m`` or ``h``, or ``none``.
+
+    Raises
+    ------
+    InvalidRequest
+        It is neither, or negative, or not finite.
+    """
+    if text is None:
+        return None
+    if isinstance(text, str):
+        word = text.strip().lower()
+        if word == "none":
+            return None
+        match = _TIME.fullmatch(word)
+        if match:
+            return float(match["number"]) * _UNIT_SECONDS[match["unit"] or "s"]
+    elif not isinstance(text, bool):
+        try:
+            seconds = float(text)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    raise InvalidRequest(f"{text!r} is not a time: give {_TIME_FORMS}")
+
+
+class _Count(TraitType[Any, Any]):
+    """A whole number from `least` on, or None if `optional`."""
+
+    def __init__(self, *, least: int, optional: bool = False, **kwargs: Any) -> None:
+        super().__init__(allow_none=optional, **kwargs)
+        self.least = least
+        self.info_text = f"a whole number of at least {least}" + (" or None" if optional else "")
+
+    def validate(self, obj: Any, value: Any) -> int:
+        # Through __index__, so that NumPy's integers count too, but not True.
+        if not isinstance(value, bool):
+            try:
+                number: int = value.__index__()
+            except AttributeError:
+                pass
+            else:
+                if number >= self.least:
+                    return number
+        raise TraitError(self.info_text)
+
+    def from_string(self, s: str) -> int | None:
+        if self.allow_none and s.lower() == "none":
+            return None
+        try:
+            return int(s)
+        except ValueError:
+            raise TraitError(self.info_text) from None
+
+
+class _Seconds(TraitType[Any, Any]):
+    """A duration in seconds, None if `optional`; zero only if `zero`."""
+
+    def __init__(self, *, optional: bool = False, zero: bool = False, **kwargs: Any) -> None:
+        super().__init__(allow_none=optional, **kwargs)
+        self.zero = zero
+        least = "at least 0" if zero else "more than 0"
+        self.info_text = f'a time of {least}: seconds, or a text such as "1.5s", "10m", "2h"' + (
+            ', or None (also "none") for no limit' if optional else ""
+        )
+
+    def validate(self, obj: Any, value: Any) -> float | None:
+        try:
+            seconds = parse_time(value)
+        except InvalidRequest:
+            raise TraitError(self.info_text) from None
+        if (seconds is None and not self.allow_none) or (seconds == 0 and not self.zero):
+            raise TraitError(self.info_text)
+        return seconds
+
+    def from_string(self, s: str) -> str:
+        return s  # validate() reads texts
+
+
+class _Folder(TraitType[Any, Any]):
+    """An existing folder as an absolute path, or None."""
+
+    info_text = "the path of an existing folder, or None"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_none=True, **kwargs)
+
+    def validate(self, obj: Any, value: Any) -> str:
+        try:
+            path = os.path.abspath(os.path.expanduser(os.fsdecode(value)))
+            if value and os.path.isdir(path):
+                return path
+        except (TypeError, ValueError):  # not a path, or with a null byte
+            pass
+        raise TraitError(self.info_text)
+
+    def from_string(self, s: str) -> str | None:
+        return None if s.lower() == "none" else s
+
+
+class _Environment(TraitType[Any, Any]):
+    """Environment variables' values by name, None to unset."""
+
+    info_text = "a dict of texts by variable name; None as value unsets the variable"
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TraitError(self.info_text)
+        for name, text in value.items():
+            named = isinstance(name, str) and name and "=" not in name and "\0" not in name
+            if not named or not (text is None or (isinstance(text, str) and "\0" not in text)):
+                # Never the value: it may be a password.
+                kind = type(text).__name__
+                raise TraitError(f"{self.info_text} (not so: {name!r} with a value of type {kind})")
+        return dict(value)
+
+
+class _Name(Unicode[Any, Any]):
+    """A text that is not blank and fits on one line, or None."""
+
+    info_text = "a text that is not empty, without line breaks or blanks around it, or None"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(None, allow_none=True, **kwargs)
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if not isinstance(value, str) or not value.isprintable() or value.strip() != value:
+            raise TraitError(self.info_text)
+        if not value:
+            raise TraitError(self.info_text)
+        return value
+
+
+class PoolConfig(Configurable):
+    """The options of one pool. In configuration files the section is ``KernelPool``."""
+
+    name = _Name(
+        help="""The pool's name, by which get_pool() and %%pool_exec --pool find it. Without
+        one it is called pool-1, pool-2, and so on. A name in use is an error.""",
+    ).tag(config=True)
+    size = _Count(
+        least=1,
+        help="""How many workers the pool keeps. Default: the CPUs that this process may use, by
+        affinity and cgroup quota, at most 8.""",
+    ).tag(config=True)
+    overflow = _Count(
+        least=0,
+        default_value=0,
+        help="""How many workers more may be started while requests wait; they go again after
+        max_idle.""",
+    ).tag(config=True)
+    lazy = Bool(
+        False,
+        help="""Start each worker when a request needs it, instead of all of them with the
+        pool.""",
+    ).tag(config=True)
+    reserve = _Count(
+        least=0,
+        default_value=0,
+        help="""How many standby workers to keep warm beyond size, each to take the place of one
+        that is lost, recycled, or wanted as overflow.""",
+    ).tag(config=True)
+    kernel_name = _Name(
+        help="""The kernelspec that workers run, as `jupyter kernelspec list` names it. None is
+        the pool's own Python kernel in the interpreter of this process.""",
+    ).tag(config=True)
+    isolation = Enum(
+        ("namespace", "process", "none"),
+        "namespace",
+        help="""What separates a request from the next on the same worker: "namespace" resets
+        the namespace, working folder, environment and so on, while imported modules stay warm;
+        "process" replaces the worker; "none" leaves everything as it is.""",
+    ).tag(config=True)
+    checkout_timeout = _Seconds(
+        optional=True,
+        zero=True,
+        default_value=30.0,
+        help="""How long a request of execute*() and execute_program() waits for a worker, in
+        seconds; 0 does not wait. None: no limit.""",
+    ).tag(config=True)
+    operation_timeout = _Seconds(
+        optional=True,
+        default_value=120.0,
+        help="""How long the code of execute*() and execute_program() may run, in seconds, before
+        it is interrupted. None: no limit.""",
+    ).tag(config=True)
+    max_waiting = _Count(
+        least=0,
+        default_value=0,
+        help="""How many requests may wait for a worker; one more is refused as PoolSaturated.
+        0: no limit.""",
+    ).tag(config=True)
+    max_tasks = _Count(
+        least=1,
+        optional=True,
+        default_value=None,
+        help="""Replace a worker after so many requests. None: no limit.""",
+    ).tag(config=True)
+    max_lifetime = _Seconds(
+        optional=True,
+        default_value=None,
+        help="""Replace a worker that is so many seconds old, when it is free. Each worker's limit
+        is up to a tenth shorter, so that they do not all go at once. None: no limit.""",
+    ).tag(config=True)
+    max_idle = _Seconds(
+        optional=True,
+        default_value=60.0,
+        help="""Stop a worker beyond size that was idle for so many seconds. None: keep it.""",
+    ).tag(config=True)
+    env = _Environment(
+        help="""Environment variables for workers, on top of those of this process; None as
+        value unsets one.""",
+    ).tag(config=True)
+    cwd = _Folder(
+        default_value=None,
+        help="""The folder in which workers run code. None: that of this process.""",
+    ).tag(config=True)
+    interrupt_grace = _Seconds(
+        zero=True,
+        default_value=2.0,
+        help="""How many seconds interrupted code has to come to an end before its worker is
+        killed and replaced.""",
+    ).tag(config=True)
+    start_timeout = _Seconds(
+        default_value=30.0,
+        help="""How many seconds a worker has from its start until it is ready.""",
+    ).tag(config=True)
+    session_ttl = _Seconds(
+        optional=True,
+        default_value=3600.0,
+        help="""Forget a session after so many seconds without a request. None: never.""",
+    ).tag(config=True)
+    max_sessions = _Count(
+        least=1,
+        default_value=10_000,
+        help="""How many sessions to remember; beyond it those longest inactive are
+        forgotten.""",
+    ).tag(config=True)
+
+    @default("env")
+    def _default_env(self) -> dict[str, str | None]:
+        return {}
+
+    @default("size")
+    def _default_size(self) -> int:
+        return default_size()
+
+    @classmethod
+    def section_names(cls) -> list[str]:
+        """Return the section's name in configuration files: that of the class users know."""
+        return ["KernelPool"]
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Return all options' names, in the order of their definition."""
+        options = cls.class_trait_names(config=True)
+        return [name for name in cls.__dict__ if name in options]
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any] | None = None) -> PoolConfig:
+        """Return a validated configuration.
+
+        The defaults are overridden by the section ``KernelPool`` of the running
+        Jupyter application's configuration, if there is one, and that by
+        `options`.
+
+        Raises
+        ------
+        InvalidRequest
+            Names the option that is unknown or whose value is impossible, and
+            says what is possible.
+        """
+        options = dict(options or {})
+        section = _application_section()
+        cls._check_known(section, prefix="c.KernelPool.")
+        cls._check_known(options)
+        self = cls()
+        for name, value in section.items():
+            if name not in options:
+                self._set(name, value, prefix="c.KernelPool.")
+        for name, value in options.items():
+            self._set(name, value)
+        return self
+
+    def change(self, name: str, value: Any) -> None:
+        """Set one option, checked as in `build`.
+
+        Raises
+        ------
+        InvalidRequest
+            The value is impossible; says what is possible.
+        """
+        self._set(name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every option's value by name."""
+        return {name: getattr(self, name) for name in self.option_names()}
+
+    @classmethod
+    def _check_known(cls, options: Mapping[str, Any], prefix: str = "") -> None:
+        known = cls.option_names()
+        for name in options:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=3)
+                hint = f" Did you mean {' or '.join(close)}?" if close else ""
+                raise InvalidRequest(
+                    f"there is no option {prefix}{name}.{hint}\nOptions: {', '.join(known)}",
+                    context={"option": name, "close": close, "allowed": known},
+                )
+
+    def _set(self, name: str, value: Any, prefix: str = "") -> None:
+        trait = self.traits()[name]
+        shown = f"={value!r}" if name != "env" else ""  # whose values may be secrets
+        try:
+            # Command lines and c.KernelPool.env.update() leave values whose
+            # meaning depends on the option or on its default.
+            if isinstance(value, DeferredConfig):
+                value = value.get_value(trait)
+            elif isinstance(value, LazyConfigValue):
+                value = value.get_value(getattr(self, name))
+            setattr(self, name, value)
+        except (TraitError, ValueError) as error:
+            allowed = _allowed(trait, error)
+            raise InvalidRequest(
+                f"{prefix}{name}{shown} is not possible: it takes {allowed}",
+                context={"option": name, "allowed": allowed},
+            ) from None
+
+
+def _allowed(trait: TraitType[Any, Any], error: Exception) -> str:
+    if isinstance(trait, Enum):
+        return " or ".join(repr(value) for value in trait.values or ())
+    if isinstance(trait, Bool):
+        return "True or False"
+    # Our own traits say it all; an error may say which part is wrong.
+    return str(error) if str(error).startswith(trait.info_text) else trait.info_text
+
+
+def _application_section() -> dict[str, Any]:
+    """Return the running application's ``c.KernelPool`` section, possibly empty."""
+    if not Application.initialized():
+        return {}
+    config: Config = Application.instance().config
+    return dict(config["KernelPool"]) if "KernelPool" in config else {}

@@ -1,0 +1,93 @@
+"""The pool as a pure state machine: events in, commands out, no I/O, no clock, no threads.
+
+Read `machine` for how it all hangs together, `state` for the lifecycles, `events` and `commands` for
+the two vocabularies.
+"""
+
+from __future__ import annotations
+
+from .commands import (
+    START_TIMED_OUT,
+    Closed,
+    Command,
+    Degraded,
+    Dispatch,
+    Finish,
+    Interrupt,
+    Outcome,
+    Recovered,
+    Reset,
+    StartWorker,
+    StopReason,
+    StopWorker,
+)
+from .events import (
+    Cancel,
+    Close,
+    Drain,
+    Event,
+    InterruptDelivered,
+    ProtocolViolation,
+    RequestDone,
+    RequestId,
+    RequestStarted,
+    ResetDone,
+    Resize,
+    RestartWorker,
+    ReturnLease,
+    Start,
+    Submit,
+    SubmitInLease,
+    Tick,
+    WorkerDied,
+    WorkerId,
+    WorkerReady,
+    WorkerStartFailed,
+    WorkerStopped,
+)
+from .machine import PoolCore
+from .state import CoreConfig, PoolState, RequestState, WorkerRecord, WorkerState
+
+__all__ = [
+    "START_TIMED_OUT",
+    "Cancel",
+    "Close",
+    "Closed",
+    "Command",
+    "CoreConfig",
+    "Degraded",
+    "Dispatch",
+    "Drain",
+    "Event",
+    "Finish",
+    "Interrupt",
+    "InterruptDelivered",
+    "Outcome",
+    "PoolCore",
+    "PoolState",
+    "ProtocolViolation",
+    "Recovered",
+    "RequestDone",
+    "RequestId",
+    "RequestStarted",
+    "RequestState",
+    "Reset",
+    "ResetDone",
+    "Resize",
+    "RestartWorker",
+    "ReturnLease",
+    "Start",
+    "StartWorker",
+    "StopReason",
+    "StopWorker",
+    "Submit",
+    "SubmitInLease",
+    "Tick",
+    "WorkerDied",
+    "WorkerId",
+    "WorkerReady",
+    "WorkerRecord",
+    "WorkerStartFailed",
+    "WorkerState",
+    "WorkerStopped",
+]

@@ -1,0 +1,253 @@
+"""The request side of the pool: who waits, who runs where, who holds what, and how each one ends.
+
+    submit ──▶ queue ──▶ dispatch ──▶ done ──▶ finish
+                 ▲          │
+                 └ requeue ◀┤ the worker died
+                            ├──▶ interrupt ──▶ done in time ──▶ finish, clean
+                            └──▶ kill ──▶ the process is gone ──▶ finish, not clean
+
+A request's *fate* is its outcome, once that is settled while a worker still holds it. The first one
+stands: a cancel that comes while a timeout is being handled changes nothing. A request that a worker
+was killed for finishes only when that worker's process is gone.
+
+A *lease* is a request that runs nothing itself but holds its worker for others, one at a time. What
+it stands for is its worker's state, so it ends with its worker.
+"""
+
+from __future__ import annotations
+
+from .commands import Command, Dispatch, Finish, Interrupt, Outcome, StopReason
+from .events import RequestId, Submit, SubmitInLease
+from .queue import FairQueue
+from .staff import Staff, mark_for_replacement
+from .state import LeaseRecord, RequestRecord, RequestState, WorkerRecord, WorkerState
+from .timers import TimerKind, Timers
+
+__all__ = ["Desk"]
+
+# A request whose worker dies before it starts is sent to another one; but if that happens again and
+# again, the request may be the cause.
+_MAX_REDISPATCHES = 3
+
+_INTERRUPTED_FOR = {
+    Outcome.OPERATION_TIMEOUT: StopReason.TIMED_OUT,
+    Outcome.CANCELLED: StopReason.CANCELLED,
+}
+
+
+class Desk:
+    """The requests of a pool. `out` takes the commands."""
+
+    def __init__(self, staff: Staff, timers: Timers, out: list[Command]) -> None:
+        self.requests: dict[RequestId, RequestRecord] = {}
+        self.queue = FairQueue()
+        self.takes_back = True
+        """A request whose worker died may wait for another one."""
+        self._staff = staff
+        self._timers = timers
+        self._out = out
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    def submit(self, event: Submit) -> None:
+        """Let a newcomer in, at the end of its group."""
+        # Whoever waits found nobody free, so the newcomer would wait as well.
+        if 0 < self._staff.config.max_waiting <= len(self.queue):
+            self.refuse(event.request_id, Outcome.SATURATED)
+            return
+        kind = LeaseRecord if event.lease else RequestRecord
+        request = kind(
+            event.request_id, event.group, event.run_timeout, event.retries, event.isolation
+        )
+        self.requests[request.id] = request
+        self.queue.push(request)
+        if event.checkout_deadline is not None:
+            self._timers.set(TimerKind.CHECKOUT, request.id, event.checkout_deadline)
+
+    def refuse(self, request_id: RequestId, outcome: Outcome) -> None:
+        """End a request that was not let in."""
+        self._out.append(Finish(request_id, outcome, None))
+
+    def serve(self, now: float) -> None:
+        """Give free workers to those who wait."""
+        staff = self._staff
+        while self.queue and (worker := staff.available(now)) is not None:
+            self._dispatch(self.queue.pop(), worker, now)
+        if self.queue and staff.supervision.degraded and not staff.usable:
+            self.finish_queued(Outcome.START_FAILED, staff.supervision.last_reason)
+
+    def withdraw(self, request: RequestRecord, outcome: Outcome) -> None:
+        """End one that waits."""
+        lease = self._lease(request.lease_id)
+        if lease is not None:
+            del lease.runs[request.id]
+        else:
+            self.queue.remove(request)
+        self._finish(request, outcome)
+
+    def finish_queued(self, outcome: Outcome, reason: object = None) -> None:
+        """End all that wait."""
+        while self.queue:
+            self._finish(self.queue.pop(), outcome, reason)
+
+    def _requeue(self, request: RequestRecord) -> None:
+        if self.takes_back:
+            request.move(RequestState.QUEUED)
+            self.queue.push_front(request)
+        else:
+            self._finish(request, Outcome.CANCELLED, clean=False)
+
+    # --- running -------------------------------------------------------------------------------
+
+    def _dispatch(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
+        self._timers.cancel(TimerKind.CHECKOUT, request.id)
+        if request.run_timeout is not None and request.run_deadline is None:
+            request.run_deadline = now + request.run_timeout
+            self._timers.set(TimerKind.RUN, request.id, request.run_deadline)
+        if self._staff.config.replace_after_request or request.isolation == "process":
+            mark_for_replacement(worker, StopReason.RECYCLED, "isolation")
+        request.worker_id = worker.id
+        self._out.append(Dispatch(request.id, worker.id, request.attempt, request.run_deadline))
+        if isinstance(request, LeaseRecord):
+            request.move(RequestState.HELD)
+            worker.lease_id = request.id
+            self._staff.roster.move(worker, WorkerState.LEASED, now)
+            self._next_run(request, worker, now)
+        else:
+            request.move(RequestState.RUNNING)
+            request.started = False
+            worker.request_id = request.id
+            self._staff.roster.move(worker, WorkerState.BUSY, now)
+
+    def done(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
+        """It has been replied to and its worker is idle: it ends, the worker may be free."""
+        worker.request_id = None
+        worker.served += 1
+        self._finish(request, request.fate or Outcome.DONE)
+        if worker.state is WorkerState.BUSY or worker.interrupt_delivered:
+            self._let_go(worker, now)
+
+    def interrupt(self, request: RequestRecord, outcome: Outcome, now: float) -> None:
+        """End one that runs; its worker may stay if it proves idle within the grace."""
+        if request.fate is not None:
+            return
+        worker = self._worker_of(request)
+        request.fate = outcome
+        worker.interrupted_for = _INTERRUPTED_FOR[outcome]
+        worker.interrupt_delivered = False
+        request.move(RequestState.INTERRUPTING)
+        self._staff.roster.move(worker, WorkerState.INTERRUPTING, now)
+        grace = self._staff.config.interrupt_grace
+        self._timers.set(TimerKind.GRACE, worker.id, now + grace)
+        self._out.append(Interrupt(worker.id, request.id))
+
+    def interrupt_delivered(self, worker: WorkerRecord, now: float) -> None:
+        """From here on the interrupt cannot hit anything later."""
+        worker.interrupt_delivered = True
+        if worker.request_id is None:
+            self._let_go(worker, now)
+
+    def _let_go(self, worker: WorkerRecord, now: float) -> None:
+        """It is idle and no interrupt is on its way to it: the next may come."""
+        self._timers.cancel(TimerKind.GRACE, worker.id)
+        lease = self._lease(worker.lease_id)
+        if lease is not None:
+            self._staff.roster.move(worker, WorkerState.LEASED, now)
+            self._next_run(lease, worker, now)
+        else:
+            self._staff.release(worker, now)
+
+    # --- losing the worker ---------------------------------------------------------------------
+
+    def kill(
+        self, worker: WorkerRecord, why: StopReason, outcome: Outcome, reason: object, now: float
+    ) -> None:
+        """End a worker; what it holds ends with its process, unless its fate is settled so."""
+        for request_id in (worker.request_id, worker.lease_id):
+            if request_id is not None:
+                request = self.requests[request_id]
+                if request.fate is None:
+                    request.fate, request.fate_reason = outcome, reason
+        self._staff.stop(worker, why, now, kill=True)
+
+    def bereave(self, worker: WorkerRecord, reason: object) -> None:
+        """Its process is gone: what it held ends, or waits for another worker."""
+        for request_id in (worker.request_id, worker.lease_id):
+            if request_id is not None:
+                self._lose_worker(self.requests[request_id], reason)
+
+    def _lose_worker(self, request: RequestRecord, reason: object) -> None:
+        of_lease = request.lease_id is not None or isinstance(request, LeaseRecord)
+        if request.fate is not None:
+            self._finish(request, request.fate, request.fate_reason, clean=False)
+        elif not of_lease and not request.started and request.redispatched < _MAX_REDISPATCHES:
+            request.redispatched += 1  # user code has not run: nobody need know
+            self._requeue(request)
+        elif not of_lease and request.started and request.retries:
+            request.retries -= 1
+            request.attempt += 1
+            self._requeue(request)
+        else:
+            self._finish(request, Outcome.WORKER_DIED, reason, clean=False)
+
+    # --- leases --------------------------------------------------------------------------------
+
+    def submit_in_lease(self, event: SubmitInLease, now: float) -> None:
+        """Run something in a lease, now or when it is its turn."""
+        lease = self._lease(event.lease_id)
+        if lease is None:  # returned or lost by now
+            self.refuse(event.request_id, Outcome.CANCELLED)
+            return
+        run = RequestRecord(
+            event.request_id, run_timeout=event.run_timeout, lease_id=event.lease_id
+        )
+        self.requests[run.id] = lease.runs[run.id] = run
+        if lease.state is RequestState.HELD:
+            self._next_run(lease, self._worker_of(lease), now)
+
+    def _next_run(self, lease: LeaseRecord, worker: WorkerRecord, now: float) -> None:
+        if lease.runs and worker.state is WorkerState.LEASED:
+            _, run = lease.runs.popitem(last=False)
+            self._dispatch(run, worker, now)
+
+    def end_lease(
+        self, lease: LeaseRecord, outcome: Outcome, now: float, *, discard: bool = False
+    ) -> None:
+        """Take back the worker: what it runs is interrupted, then it is reset or replaced."""
+        if lease.fate is not None:
+            return
+        worker = self._worker_of(lease)
+        worker.lease_id = None
+        worker.needs_reset = lease.isolation != "none"
+        if discard:
+            mark_for_replacement(worker, StopReason.RECYCLED, "discarded")
+        self._finish(lease, outcome)
+        if worker.request_id is not None:
+            self.interrupt(self.requests[worker.request_id], Outcome.CANCELLED, now)
+        elif worker.state is WorkerState.LEASED:
+            self._staff.release(worker, now)
+
+    # --- ends ----------------------------------------------------------------------------------
+
+    def _finish(
+        self, request: RequestRecord, outcome: Outcome, reason: object = None, clean: bool = True
+    ) -> None:
+        """The one place where a request ends. Runs that wait in a lease end with it."""
+        if isinstance(request, LeaseRecord):
+            theirs = Outcome.CANCELLED if outcome is Outcome.DONE else outcome
+            while request.runs:
+                _, run = request.runs.popitem(last=False)
+                self._finish(run, theirs, reason)
+        request.move(RequestState.FINISHED)
+        del self.requests[request.id]
+        self._timers.cancel(TimerKind.CHECKOUT, request.id)
+        self._timers.cancel(TimerKind.RUN, request.id)
+        self._out.append(Finish(request.id, outcome, request.worker_id, reason, clean))
+
+    def _lease(self, lease_id: RequestId | None) -> LeaseRecord | None:
+        lease = self.requests.get(lease_id) if lease_id is not None else None
+        return lease if isinstance(lease, LeaseRecord) else None
+
+    def _worker_of(self, request: RequestRecord) -> WorkerRecord:
+        assert request.worker_id is not None
+        return self._staff.roster.records[request.worker_id]

@@ -1,0 +1,232 @@
+"""What can happen to a pool: the inputs of the state machine.
+
+An event is a fact, told by the engine after it happened, or a wish of the pool's user. Events carry
+no time of their own: `PoolCore.handle(event, now)` gets it. All times are seconds on one monotonic
+clock; a *deadline* is a point on that clock, a *timeout* is a length.
+
+Late and duplicate events are normal (a reply can cross a kill on its way): those about requests that
+are finished or workers that are gone are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = [
+    "Cancel",
+    "Close",
+    "Drain",
+    "Event",
+    "InterruptDelivered",
+    "ProtocolViolation",
+    "RequestDone",
+    "RequestId",
+    "RequestStarted",
+    "ResetDone",
+    "Resize",
+    "RestartWorker",
+    "ReturnLease",
+    "Start",
+    "Submit",
+    "SubmitInLease",
+    "Tick",
+    "WorkerDied",
+    "WorkerId",
+    "WorkerReady",
+    "WorkerStartFailed",
+    "WorkerStopped",
+]
+
+RequestId: TypeAlias = Hashable
+"""Made by the engine, opaque here, never used twice."""
+
+WorkerId: TypeAlias = int
+"""Made by the core: 1, 2, 3, … never used twice."""
+
+
+# --- wishes: what the pool's user asks for -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start the base workers (a lazy pool starts none of them yet). Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A request wants a worker. An unstarted pool starts.
+
+    `group`: waiters of one group are served in order, groups take turns.
+    `checkout_deadline`: the latest time at which a worker may be found.
+    `run_timeout`: seconds from the first dispatch; retries do not prolong it.
+    `retries`: how often to run again after a worker died under it.
+    `lease`: hold the worker exclusively until `ReturnLease`, instead of running one thing.
+    `isolation`: `"process"` replaces the worker afterwards; `"none"` spares a lease its reset.
+    """
+
+    request_id: RequestId
+    group: Hashable
+    checkout_deadline: float | None
+    run_timeout: float | None
+    retries: int = 0
+    lease: bool = False
+    isolation: str = "namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitInLease:
+    """Run something on the worker that a lease holds; one after another, in order."""
+
+    request_id: RequestId
+    lease_id: RequestId
+    run_timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnLease:
+    """The holder is done with the worker.
+
+    Runs still pending are cancelled, a running one is interrupted; then the worker is reset, or with
+    `discard` replaced.
+    """
+
+    lease_id: RequestId
+    discard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody wants this request any more. A held lease is taken back."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Change the number of workers; `None` leaves a figure as it is."""
+
+    size: int | None = None
+    overflow: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Replace every worker by a fresh one: idle ones now, busy ones when they come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWorker:
+    """Replace one worker now, whatever it is doing."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Accept nothing more, finish what there is, stop all workers. May be sent again, stronger."""
+
+    cancel_queued: bool
+    cancel_running: bool
+
+
+# --- facts: what the engine has seen -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The worker has proved that it can execute."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStartFailed:
+    """The worker did not become ready, and its process is verified gone."""
+
+    worker_id: WorkerId
+    reason: object
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """The worker said `busy` for this request: from here on user code may have run."""
+
+    worker_id: WorkerId
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDone:
+    """Reply *and* idle status were seen. `recycle`: why the kernel wants to be replaced, if it does."""
+
+    worker_id: WorkerId
+    request_id: RequestId
+    recycle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptDelivered:
+    """The interrupt was really sent: it cannot hit a later request any more."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class ResetDone:
+    """The answer to `Reset`. `recycle`: why the kernel wants to be replaced, if it does."""
+
+    worker_id: WorkerId
+    recycle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """The process is gone, unasked."""
+
+    worker_id: WorkerId
+    reason: object
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """The process is verified gone, after `StopWorker`."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolViolation:
+    """The worker said something that it must not say; nothing it says is trusted any more."""
+
+    worker_id: WorkerId
+    reason: object
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: `next_deadline()` was reached."""
+
+
+Event: TypeAlias = (
+    Start
+    | Submit
+    | SubmitInLease
+    | ReturnLease
+    | Cancel
+    | Resize
+    | Drain
+    | RestartWorker
+    | Close
+    | WorkerReady
+    | WorkerStartFailed
+    | RequestStarted
+    | RequestDone
+    | InterruptDelivered
+    | ResetDone
+    | WorkerDied
+    | WorkerStopped
+    | ProtocolViolation
+    | Tick
+)

@@ -1,0 +1,87 @@
+"""Who waits, and who is next: first come first served in a group, groups take turns.
+
+    groups in turn      waiters in order
+    sweep           ──▶ item 17, item 18, item 19, …
+    session "ada"   ──▶ cell
+    session "bob"   ──▶ cell, cell
+
+The next is the first waiter of the first group; then that group goes to the back. So a person's next
+cell waits for at most one request of every other group, never for somebody's whole sweep. All
+operations are O(1) but `position`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+
+from .events import RequestId
+from .state import RequestRecord
+
+__all__ = ["FairQueue"]
+
+
+class FairQueue:
+    """The requests that wait for a worker."""
+
+    __slots__ = ("_groups", "_length")
+
+    def __init__(self) -> None:
+        # An OrderedDict, not a dict: taking its first key again and again stays O(1).
+        self._groups: OrderedDict[Hashable, OrderedDict[RequestId, RequestRecord]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[RequestRecord]:
+        """All waiters, group by group."""
+        for waiters in self._groups.values():
+            yield from waiters.values()
+
+    def __contains__(self, request: RequestRecord) -> bool:
+        return request.id in self._groups.get(request.group, ())
+
+    def push(self, request: RequestRecord) -> None:
+        """Come last in its group; a new group comes last in turn."""
+        self._groups.setdefault(request.group, OrderedDict())[request.id] = request
+        self._length += 1
+
+    def push_front(self, request: RequestRecord) -> None:
+        """Give back its turn to a request that had it and could not use it."""
+        self.push(request)
+        self._groups[request.group].move_to_end(request.id, last=False)
+        self._groups.move_to_end(request.group, last=False)
+
+    def pop(self) -> RequestRecord:
+        """Take out the next. Raises StopIteration if nobody waits."""
+        group, waiters = next(iter(self._groups.items()))
+        _, request = waiters.popitem(last=False)
+        self._length -= 1
+        if waiters:
+            self._groups.move_to_end(group)
+        else:
+            del self._groups[group]
+        return request
+
+    def remove(self, request: RequestRecord) -> None:
+        """Take out one that waits."""
+        waiters = self._groups[request.group]
+        del waiters[request.id]
+        self._length -= 1
+        if not waiters:
+            del self._groups[request.group]
+
+    def position(self, request: RequestRecord) -> int:
+        """How many will be served before it, as things stand: 0 for the next. O(n)."""
+        own = list(self._groups[request.group]).index(request.id)
+        ahead, turns = (
+            own,
+            own + 1,
+        )  # groups in front of its own get one turn more than it has waited
+        for group, waiters in self._groups.items():
+            if group == request.group:
+                turns = own
+            else:
+                ahead += min(len(waiters), turns)
+        return ahead

@@ -1,0 +1,75 @@
+"""When to start workers again after starts have failed.
+
+    healthy ──failures──▶ backing off ──too many in the window──▶ degraded ──a success──▶ healthy
+
+A *failure* is a start that did not succeed, or a worker that died before it proved itself. A *success*
+is a worker that proved itself: it ran something, or it lived for `early_death` seconds. Becoming ready
+is not enough, else a kernel that dies right after it would be started again for ever without a pause.
+
+Deaths in user code are none of this: those workers are replaced at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .state import CoreConfig
+
+__all__ = ["Supervision"]
+
+
+class Supervision:
+    """The pause between starts, and whether the pool is degraded."""
+
+    __slots__ = (
+        "_failures",
+        "_initial",
+        "_limit",
+        "_longest",
+        "_streak",
+        "_streak_grew_at",
+        "_window",
+        "degraded",
+        "last_reason",
+        "retry_at",
+    )
+
+    def __init__(self, config: CoreConfig) -> None:
+        self._initial = config.backoff_initial
+        self._longest = config.backoff_max
+        self._limit = config.failure_limit
+        self._window = config.failure_window
+        self._failures: deque[float] = deque(maxlen=self._limit)
+        self._streak = 0
+        self._streak_grew_at = float("-inf")
+        self.degraded = False
+        self.last_reason: object = None
+        self.retry_at = float("-inf")
+
+    def failed(self, started_at: float, reason: object, now: float) -> bool:
+        """Note a failure of a worker that was started then. Returns whether it degrades the pool."""
+        self.last_reason = reason
+        # Workers started together fail together: that is one failed try, not many, and must not
+        # push the pause up to its longest at once.
+        if started_at >= self._streak_grew_at:
+            self._streak += 1
+            self._streak_grew_at = now
+            # The exponent is capped only lest it overflow.
+            pause = min(self._longest, self._initial * 2.0 ** min(self._streak - 1, 64))
+            self.retry_at = now + pause
+        self._failures.append(now)
+        full = len(self._failures) == self._limit
+        if self.degraded or not full or now - self._failures[0] > self._window:
+            return False
+        self.degraded = True
+        return True
+
+    def succeeded(self) -> bool:
+        """Note a success. Returns whether the pool has recovered by it."""
+        self._streak = 0
+        self.retry_at = float("-inf")
+        if not self.degraded:
+            return False
+        self.degraded = False
+        self._failures.clear()
+        return True

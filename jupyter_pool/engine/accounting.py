@@ -1,0 +1,128 @@
+"""What a pool counts: outcomes, durations, workers, sessions. Lives on the I/O thread."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, replace
+
+from jupyter_pool.reports import Distribution, SessionInfo
+
+#: Percentiles are of this many latest durations; counts, means and maxima are of all.
+_RECENT = 4096
+
+
+class Durations:
+    """Durations in seconds: exact count, mean and maximum, percentiles of the latest."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._count = 0
+        self._sum = 0.0
+        self._max = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self._recent.append(seconds)
+        self._count += 1
+        self._sum += seconds
+        self._max = max(self._max, seconds)
+
+    def summary(self) -> Distribution:
+        """All of them in short."""
+        if not self._count:
+            return Distribution()
+        return replace(
+            Distribution.of(self._recent),
+            count=self._count,
+            mean=self._sum / self._count,
+            max=self._max,
+        )
+
+
+@dataclass(slots=True)
+class _Session:
+    first_seen: float
+    last_activity: float
+    requests: int = 0
+    failures: int = 0
+    busy_time: float = 0.0
+    last_worker: int | None = None
+
+
+class Sessions:
+    """Sessions by id: labels that are counted, never places where requests must go."""
+
+    def __init__(self, ttl: float | None, most: int) -> None:
+        self._ttl = ttl
+        self._most = most
+        # In the order of their last activity, so that the stale ones are in front.
+        self._known: OrderedDict[str, _Session] = OrderedDict()
+
+    def touch(self, session_id: str) -> None:
+        """A request with this label has come."""
+        now = time.time()
+        session = self._known.get(session_id)
+        if session is None:
+            self._known[session_id] = _Session(now, now)
+        else:
+            session.last_activity = now
+            self._known.move_to_end(session_id)
+        self._expire(now)
+
+    def count(self, session_id: str, *, ok: bool, busy: float, worker_id: int | None) -> None:
+        """A request with this label has ended."""
+        self.touch(session_id)
+        session = self._known[session_id]
+        session.requests += 1
+        session.failures += not ok
+        session.busy_time += busy
+        if worker_id is not None:
+            session.last_worker = worker_id
+
+    def forget(self, session_id: str) -> bool:
+        """End a session; False if there is none of that id."""
+        return self._known.pop(session_id, None) is not None
+
+    def _expire(self, now: float) -> None:
+        while self._known:
+            session = next(iter(self._known.values()))
+            stale = self._ttl is not None and now - session.last_activity > self._ttl
+            if not stale and len(self._known) <= self._most:
+                return
+            self._known.popitem(last=False)
+
+    def snapshot(self) -> dict[str, SessionInfo]:
+        """What is known of each, the latest active last."""
+        self._expire(time.time())
+        return {
+            name: SessionInfo(
+                name,
+                session.first_seen,
+                session.last_activity,
+                session.requests,
+                session.failures,
+                session.busy_time,
+                session.last_worker,
+            )
+            for name, session in self._known.items()
+        }
+
+
+class Accounting:
+    """A pool's counters."""
+
+    def __init__(self, ttl: float | None, max_sessions: int) -> None:
+        self.sessions = Sessions(ttl, max_sessions)
+        self.started_at: float | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin counting anew; sessions stay."""
+        self.outcomes: Counter[str] = Counter()
+        self.waits = Durations()
+        self.runs = Durations()
+        self.workers_started = 0
+        self.lost: Counter[str] = Counter()
+        self.killed: Counter[str] = Counter()
+        self.recycled: Counter[str] = Counter()

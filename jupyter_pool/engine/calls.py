@@ -1,0 +1,161 @@
+"""From what a user asks for to a `Request`: defaults, checks, serialisation, all before queueing."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jupyter_pool.config import PoolConfig, parse_time
+from jupyter_pool.errors import InvalidRequest
+from jupyter_pool.serialize import check_names, pack
+
+from .request import Event, Request, Sink
+
+if TYPE_CHECKING:
+    from .driver import Driver
+
+
+class _Default:
+    """Stands for "as the pool is configured", where None means "no limit"."""
+
+    def __repr__(self) -> str:
+        return "<the pool's default>"
+
+
+#: Not given: the pool's default applies.
+DEFAULT: Any = _Default()
+
+#: What `options()` may preset.
+PRESETS = (
+    "timeout",
+    "checkout_timeout",
+    "session_id",
+    "retries",
+    "isolation",
+    "seed",
+    "on_output",
+    "check",
+)
+
+ISOLATIONS = ("namespace", "process", "none")
+
+
+def check_presets(presets: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what `options()` was given.
+
+    Raises
+    ------
+    InvalidRequest
+        Names an option that cannot be preset.
+    """
+    for name in presets:
+        if name not in PRESETS:
+            close = difflib.get_close_matches(name, PRESETS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise InvalidRequest(
+                f"options() does not know {name!r}.{hint} It takes {', '.join(PRESETS)}"
+            )
+    return dict(presets)
+
+
+def _time(name: str, value: Any) -> float | None:
+    try:
+        seconds = parse_time(value)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{name}: {error.message}") from None
+    if seconds == 0 and name == "timeout":
+        raise InvalidRequest("timeout: 0 leaves no time to run; give more, or None for no limit")
+    return seconds
+
+
+def make_request(
+    driver: Driver,
+    sink: Sink,
+    code: object,
+    *,
+    inputs: object = None,
+    outputs: Iterable[str] = (),
+    session_id: object = None,
+    timeout: Any = None,
+    checkout_timeout: Any = None,
+    retries: object = 0,
+    isolation: str | None = None,
+    seed: object = None,
+    execution_count: int | None = None,
+    group: object = None,
+    lease: str | None = None,
+    is_lease: bool = False,
+    snapshot: bool = False,
+) -> Request:
+    """Check and pack one request. Inputs are pickled here, in the caller's thread.
+
+    Raises
+    ------
+    InvalidRequest
+        Names the argument that is impossible and what it may be.
+    SerializationError
+        Names the input that cannot be pickled.
+    """
+    config: PoolConfig = driver.config
+    if not isinstance(code, str):
+        raise InvalidRequest(f"code must be text, not {type(code).__name__}")
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise InvalidRequest(
+            f"inputs takes a dict of values by variable name, not {type(inputs).__name__}"
+        )
+    check_names(inputs or (), what="inputs")
+    names = check_names(outputs, what="outputs")
+    if driver.foreign and (inputs or names or seed is not None):
+        raise InvalidRequest(
+            f"inputs, outputs and seed work with the pool's own Python kernel, "
+            f"not with {config.kernel_name!r}: pass values within the code"
+        )
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidRequest(f"retries={retries!r} is not possible: it takes a whole number ≥ 0")
+    if isolation is not None and isolation not in ISOLATIONS:
+        raise InvalidRequest(
+            f"isolation={isolation!r} is not possible: it takes {' or '.join(map(repr, ISOLATIONS))}"
+        )
+    if session_id is not None and (not isinstance(session_id, str) or not session_id):
+        raise InvalidRequest(f"session_id={session_id!r} is not possible: it takes a text or None")
+    if seed is not None and (
+        isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32
+    ):
+        raise InvalidRequest(
+            f"seed={seed!r} is not possible: it takes a whole number from 0 to 2**32 - 1"
+        )
+    frames = pack(inputs, snapshot=snapshot) if inputs else ()
+    request_id = driver.engine.new_id()
+    return Request(
+        id=request_id,
+        code=code,
+        sink=sink,
+        # A session's requests take turns with others; each anonymous one is a group of its own.
+        group=group if group is not None else session_id or request_id,
+        frames=frames,
+        outputs=tuple(names),
+        session_id=session_id,
+        timeout=_time("timeout", timeout),
+        checkout_timeout=_time("checkout_timeout", checkout_timeout),
+        retries=retries,
+        isolation=isolation or config.isolation,
+        seed=seed,
+        execution_count=execution_count,
+        context={} if is_lease else driver.surroundings.difference(),
+        lease=lease,
+        is_lease=is_lease,
+    )
+
+
+def guarded(on_output: Callable[[Event], None], log: logging.Logger) -> Callable[[Event], None]:
+    """The callback, with its exceptions logged: they harm nobody but their own output."""
+
+    def call(event: Event) -> None:
+        try:
+            on_output(event)
+        except Exception:
+            log.exception("exception in on_output")
+
+    return call

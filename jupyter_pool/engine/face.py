@@ -1,0 +1,205 @@
+"""What `KernelPool` and `AsyncKernelPool` share: configuration, name, life, questions, requests."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from jupyter_pool.config import PoolConfig
+from jupyter_pool.errors import InvalidRequest, PoolNotAvailable
+from jupyter_pool.provisioning.kernelspecs import check_kernel_name
+
+from . import exits
+from .calls import DEFAULT, make_request
+from .driver import Driver
+from .futures import CallbackThread
+from .loop import Engine
+from .registry import register, unregister
+
+if TYPE_CHECKING:
+    from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo
+
+    from .request import Request, Sink
+
+#: How much longer than the interrupt's grace a cancelled request or a forced close may take,
+#: in seconds: the worker is killed, its last words read, its session searched.
+SETTLE_SLACK = 10.0
+#: How long an idle worker may take to answer a health check, in seconds.
+HEALTH_TIMEOUT = 5.0
+
+
+class PoolFace:
+    """A pool as its owner holds it. The driver on the I/O thread comes with first use."""
+
+    def __init__(self, size: int | None = None, **options: Any) -> None:
+        if size is not None:
+            options["size"] = size
+        #: The validated options.
+        self.config = PoolConfig.build(options)
+        check_kernel_name(self.config.kernel_name)
+        #: The name by which `get_pool` finds it.
+        self.name: str = register(self, self.config.name)
+        self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._driver: Driver | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        if self._closed:
+            state = "closed"
+        elif self._driver is None:
+            state = f"not started, size {self.config.size}"
+        else:
+            state = repr(self._driver.core)
+        return f"<{type(self).__name__} {self.name!r}: {state}>"
+
+    # -- life --------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raise PoolNotAvailable if this pool is closed, or another process's."""
+        if os.getpid() != self._pid:
+            raise PoolNotAvailable(
+                f"pool {self.name!r} belongs to the parent process; a forked child needs its own",
+                context={"pool": self.name},
+            )
+        if self._closed:
+            raise PoolNotAvailable(
+                f"pool {self.name!r} is closed; a closed pool stays closed: make a new one",
+                context={"pool": self.name},
+            )
+
+    def running(self) -> Driver:
+        """The driver, started if it is not yet."""
+        self.check_open()
+        driver = self._driver
+        if driver is None:
+            with self._lock:
+                self.check_open()
+                driver = self._driver
+                if driver is None:
+                    driver = Engine.acquire(lambda engine: Driver(engine, self.name, self.config))
+                    self._driver = driver
+                    exits.remember(self)
+                    # A pool that nobody holds any more must not keep its workers.
+                    finalizer = weakref.finalize(self, _abandoned, driver, self.name)
+                    finalizer.atexit = False
+                    self._finalizer = finalizer
+        return driver
+
+    def begin_close(self, *, now: bool) -> Driver | None:
+        """Accept nothing more; with `now` cancel what is queued and runs. None: nothing to close."""
+        if os.getpid() != self._pid:
+            return None  # the parent's pool is the parent's to close
+        with self._lock:
+            self._closed = True
+            driver = self._driver
+        unregister(self)
+        if driver is not None:
+            self._finalizer.detach()
+            driver.engine.post(lambda: driver.close(cancel_queued=now, cancel_running=now))
+        return driver
+
+    def end_close(self, driver: Driver) -> None:
+        """The last worker is gone; the last pool's engine goes too."""
+        exits.forget(self)
+        self.callbacks.close(SETTLE_SLACK)
+        driver.engine.join(SETTLE_SLACK)
+
+    def force_close_timeout(self) -> float:
+        """How long a close that cancels everything may take, in seconds."""
+        return float(self.config.interrupt_grace) + SETTLE_SLACK
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def ask(self, question: Callable[[Driver], Any]) -> Any:
+        """Put a question to the I/O thread, or to the driver that a new pool will have."""
+        driver = self._driver
+        if driver is None:
+            return question(Driver(None, self.name, self.config))
+        return driver.engine.ask(lambda: question(driver))
+
+    def read_status(self) -> PoolStatus:
+        status: PoolStatus = self.ask(Driver.status)
+        return status
+
+    def read_stats(self, *, pop: bool = False) -> PoolStats:
+        stats: PoolStats = self.ask(partial(Driver.stats, pop=pop))
+        return stats
+
+    def begin_health_check(self, answer: Callable[[HealthReport], None]) -> None:
+        """Probe the idle workers; `answer` is called on the I/O thread."""
+        self.tell(lambda driver: driver.health_check(HEALTH_TIMEOUT, answer))
+
+    @property
+    def sessions(self) -> Mapping[str, SessionInfo]:
+        """The tracked sessions by id, as they are now."""
+        found: dict[str, SessionInfo] = self.ask(Driver.sessions)
+        return found
+
+    # -- orders ------------------------------------------------------------------------------
+
+    def tell(self, order: Callable[[Driver], None]) -> None:
+        """Give an order to the I/O thread."""
+        driver = self.running()
+        driver.engine.post(lambda: order(driver))
+
+    def order_end_session(self, session_id: str) -> bool:
+        return bool(self.ask(lambda driver: driver.accounting.sessions.forget(session_id)))
+
+    def order_resize(self, size: int | None, overflow: int | None) -> None:
+        self.check_open()
+        changes = {k: v for k, v in (("size", size), ("overflow", overflow)) if v is not None}
+        if not changes:
+            raise InvalidRequest("resize() takes size=, overflow= or both")
+        for name, value in changes.items():
+            self.config.change(name, value)
+        if self._driver is not None:
+            self.tell(lambda driver: driver.resize(size, overflow))
+
+    def order_restart(self, worker_id: int) -> None:
+        driver = self.running()
+        known = driver.engine.ask(lambda: driver.restart(worker_id))
+        if known is not None:
+            raise InvalidRequest(
+                f"pool {self.name!r} has no worker {worker_id!r}; it has "
+                f"{', '.join(map(str, known)) or 'none at the moment'}",
+                context={"pool": self.name, "worker_id": worker_id, "workers": known},
+            )
+
+    def order_cancel(self, request_id: str) -> None:
+        self.tell(lambda driver: driver.cancel(request_id))
+
+
+def prepare(
+    pool: PoolFace, presets: Mapping[str, Any], sink: Sink, code: str, *, limits: bool, **given: Any
+) -> Request:
+    """One request from the call's own options, the view's presets and the configuration.
+
+    `limits`: whether the configured timeouts hold where none is given.
+    """
+    driver = pool.running()
+    options = {name: value for name, value in given.items() if value is not DEFAULT}
+    for name in ("session_id", "retries", "isolation", "seed", "timeout", "checkout_timeout"):
+        if name in presets:
+            options.setdefault(name, presets[name])
+    if limits:
+        options.setdefault("timeout", pool.config.operation_timeout)
+        options.setdefault("checkout_timeout", pool.config.checkout_timeout)
+    return make_request(driver, sink, code, **options)
+
+
+def _abandoned(driver: Driver, name: str) -> None:
+    if os.getpid() != driver.engine.pid:
+        return
+    driver.engine.post(lambda: driver.close(cancel_queued=True, cancel_running=True))
+    warnings.warn(
+        f"pool {name!r} was dropped without close(); its workers are stopped",
+        ResourceWarning,
+        stacklevel=2,
+    )

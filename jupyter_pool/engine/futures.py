@@ -1,0 +1,147 @@
+"""Futures of a pool: resolved at once, their callbacks off the I/O thread.
+
+A future is set by the I/O thread itself, so that whoever waits for it wakes directly. Done-callbacks
+are users' code: they may be slow, and they may submit and wait. They run on a thread of their own,
+where waiting for another future cannot wait for oneself.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from .request import Completion, Event
+
+_log = logging.getLogger("jupyter_pool")
+
+
+class CallbackThread:
+    """Runs callables in order, started on first use; ends when told and idle."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Have it called soon."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+                self._thread.start()
+        self._queue.put(call)
+
+    def _main(self) -> None:
+        while (call := self._queue.get()) is not None:
+            try:
+                call()
+            except Exception:  # noqa: BLE001 - users' code: told, and survived
+                _log.exception("exception in a callback")
+
+    def close(self, timeout: float | None = None) -> None:
+        """Run what was handed in, then end."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+
+class PoolFuture(Future[Any]):
+    """A future whose `cancel` reaches the pool and whose callbacks stay off the I/O thread."""
+
+    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
+        super().__init__()
+        self.request_id = request_id
+        self._cancel_request = cancel
+        self._callback_thread: CallbackThread | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the request if it still waits for a worker (PEP 3148)."""
+        cancelled = super().cancel()
+        if cancelled:
+            self._cancel_request(self.request_id)
+        return cancelled
+
+    # The one hook that Future has for this (unchanged since Python 3.2).
+    def _invoke_callbacks(self) -> None:
+        runner, self._callback_thread = self._callback_thread, None
+        if runner is None:
+            super()._invoke_callbacks()  # type: ignore[misc]
+        elif self._done_callbacks:  # type: ignore[attr-defined]
+            runner.run(super()._invoke_callbacks)  # type: ignore[misc]
+
+    def resolve(self, make: Callable[[], Any], callbacks: CallbackThread | None = None) -> None:
+        """Set what `make` returns or raises. With `callbacks`, done-callbacks run there."""
+        self._callback_thread = callbacks
+        try:
+            result = make()
+        except BaseException as error:  # noqa: BLE001 - it is handed on
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+
+
+class FutureSink:
+    """The caller holds a future and wants no outputs as they happen."""
+
+    wants_output = False
+
+    def __init__(
+        self,
+        future: PoolFuture,
+        settle: Callable[[Completion], Any],
+        callbacks: CallbackThread,
+    ) -> None:
+        self._future = future
+        self._settle = settle
+        self._callbacks = callbacks
+
+    def output(self, event: Event) -> None:
+        """Not wanted."""
+
+    def granted(self, worker_id: int) -> None:
+        """Dispatched: from now on PEP 3148's `cancel` answers False."""
+        self._future.set_running_or_notify_cancel()
+
+    def finish(self, completion: Completion) -> None:
+        if not self._future.cancelled():
+            self._future.resolve(lambda: self._settle(completion), self._callbacks)
+
+
+class StreamingFutureSink(FutureSink):
+    """The caller holds a future and gave an `on_output`, which has a thread of its own here.
+
+    A slow callback holds up its own request's future only, and that future is done after the last
+    output was seen.
+    """
+
+    wants_output = True
+
+    def __init__(
+        self,
+        future: PoolFuture,
+        settle: Callable[[Completion], Any],
+        callbacks: CallbackThread,
+        on_output: Callable[[Event], None],
+    ) -> None:
+        super().__init__(future, settle, callbacks)
+        self._thread = CallbackThread(f"jupyter_pool output of {future.request_id}")
+        self._on_output = on_output
+
+    def output(self, event: Event) -> None:
+        self._thread.run(lambda: self._on_output(event))
+
+    def finish(self, completion: Completion) -> None:
+        def last() -> None:
+            if not self._future.cancelled():
+                self._future.resolve(lambda: self._settle(completion))
+            self._thread.close()
+
+        self._thread.run(last)

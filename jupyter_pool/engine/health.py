@@ -1,0 +1,88 @@
+"""A health check: every idle worker answers for itself within a deadline, or it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from jupyter_pool.core import PoolState, WorkerState
+from jupyter_pool.reports import HealthReport, WorkerVerdict
+
+if TYPE_CHECKING:
+    from .driver import Driver
+    from .link import Link
+
+#: States in which a worker has other things to do than to answer; that is not a sickness.
+_OCCUPIED = frozenset(
+    {
+        WorkerState.BUSY,
+        WorkerState.LEASED,
+        WorkerState.INTERRUPTING,
+        WorkerState.RESETTING,
+        WorkerState.STOPPING,
+        WorkerState.STARTING,
+    }
+)
+
+
+class HealthCheck:
+    """One check, on the I/O thread, from its questions to its report."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        links: Sequence[Link],
+        timeout: float,
+        answer: Callable[[HealthReport], None],
+    ) -> None:
+        self._driver = driver
+        self._timeout = timeout
+        self._answer: Callable[[HealthReport], None] | None = answer
+        self._links = links
+        self._silent: set[int] = set()
+        for link in links:
+            record = driver.core.workers.get(link.worker_id)
+            if record is not None and record.state in (WorkerState.IDLE, WorkerState.STANDBY):
+                self._silent.add(link.worker_id)
+                link.ping(self._answered)
+        driver.engine.after(timeout, self._report)
+        if not self._silent:
+            self._report()
+
+    def _answered(self, worker_id: int) -> None:
+        self._silent.discard(worker_id)
+        if not self._silent:
+            self._report()
+
+    def _verdict(self, link: Link) -> WorkerVerdict | None:
+        record = self._driver.core.workers.get(link.worker_id)
+        if record is None:
+            return None
+        if link.worker_id in self._silent and record.state not in _OCCUPIED:
+            return WorkerVerdict(
+                link.worker_id, "unhealthy", f"did not answer within {self._timeout:g} s"
+            )
+        return WorkerVerdict(link.worker_id, "healthy", record.state.value)
+
+    def _report(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        core, config = self._driver.core, self._driver.config
+        verdicts = tuple(v for link in self._links if (v := self._verdict(link)) is not None)
+        serving = [
+            v
+            for v in verdicts
+            if v.status == "healthy" and v.reason not in ("starting", "stopping")
+        ]
+        reasons = [f"worker {v.worker_id} {v.reason}" for v in verdicts if v.status != "healthy"]
+        if core.state is PoolState.DEGRADED:
+            reasons.append(f"workers keep failing to start: {self._driver.status().reason}")
+        elif core.state in (PoolState.CLOSING, PoolState.CLOSED):
+            reasons.append(f"the pool is {core.state.value}")
+        elif not config.lazy and len(serving) < config.size:
+            reasons.append(f"{len(serving)} of {config.size} workers are ready")
+        status = "healthy"
+        if reasons:
+            status = "degraded" if serving and core.state is not PoolState.CLOSED else "unhealthy"
+        answer(HealthReport(status, tuple(reasons), verdicts))  # type: ignore[arg-type]

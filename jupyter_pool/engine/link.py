@@ -1,0 +1,331 @@
+"""The connection to one worker: what was sent to it, what it has answered, whether it is ready.
+
+A reply belongs to one request: shell replies, iopub messages and idle status are matched by their
+parent's id, and a request is done when both its reply and its idle status have come.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from jupyter_pool.core import (
+    Event,
+    InterruptDelivered,
+    ProtocolViolation,
+    RequestDone,
+    RequestStarted,
+    ResetDone,
+    WorkerReady,
+)
+from jupyter_pool.outputs import OutputCollector
+from jupyter_pool.provisioning import processes
+
+from . import wire
+from .sockets import Channels, send
+from .wire import Buffer, Message, Signer
+
+if TYPE_CHECKING:
+    from jupyter_pool.provisioning.launcher import Exited, Launched, Worker
+
+    from .driver import Driver
+    from .request import Request
+
+#: How long an idle status may come after its reply, in seconds; iopub may have dropped it.
+IDLE_GRACE = 1.0
+#: A probe whose idle status did not come (the subscription was too late) is sent again after this.
+PROBE_AGAIN = 0.05
+
+OUTPUT_TYPES = frozenset(
+    {"stream", "display_data", "update_display_data", "execute_result", "clear_output", "error"}
+)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One execute_request on its way: sent, not yet both answered and idle."""
+
+    message_id: str
+    request: Request | None
+    collector: OutputCollector = field(default_factory=OutputCollector)
+    reply: Message | None = None
+    started: bool = False
+    interruptible: bool = False
+    interrupt: bool = False
+    idle: bool = False
+
+
+class Link:
+    """One worker, from its launch to its end. Lives on the I/O thread."""
+
+    def __init__(self, driver: Driver, worker_id: int, *, foreign: bool) -> None:
+        self.driver = driver
+        self.engine = driver.engine
+        self.worker_id = worker_id
+        self.foreign = foreign
+        self.name = f"w{worker_id}@{driver.serial}".encode()
+        self.process: Worker | None = None
+        self.launched: Launched | None = None
+        self.ready = False
+        self.info_seen = False
+        self.stop: Any = None
+        self.flight: Flight | None = None
+        self.exited: Exited | None = None
+        self._pings: dict[str, Callable[[int], None]] = {}
+        self._signer: Signer | None = None
+        self._channels: Channels | None = None
+
+    # -- coming up ---------------------------------------------------------------------------
+
+    def connect(self, launched: Launched) -> None:
+        """The process runs: connect to it and prove that it executes."""
+        self.launched = launched
+        self._signer = Signer(launched.key, self.engine.token)
+        self._channels = self.engine.channels(
+            curve=bool(launched.connection.get("curve_publickey"))
+        )
+        self._channels.connect(self.name, launched.connection)
+        self.engine.attach(self)
+        self._send("kernel_info_request", self.engine.new_id(), {})
+        self._probe()
+
+    def _probe(self) -> None:
+        """Execute something; its reply and its idle status show that every channel works."""
+        if self.ready or self.exited is not None:
+            return
+        self.flight = Flight(self.engine.new_id(), None)
+        metadata = None if self.foreign else {"jupyter_pool": self.driver.baseline()}
+        self._execute(self.flight.message_id, "", metadata, silent=True)
+
+    def _proved(self) -> None:
+        if self.info_seen:
+            self.ready = True
+            self.flight = None
+            self.tell(WorkerReady(self.worker_id))
+
+    # -- sending -----------------------------------------------------------------------------
+
+    def _send(
+        self,
+        msg_type: str,
+        message_id: str,
+        content: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        buffers: Sequence[Buffer] = (),
+        *,
+        control: bool = False,
+    ) -> None:
+        assert self._signer is not None
+        assert self._channels is not None
+        frames = self._signer.pack(
+            message_id,
+            msg_type,
+            content,
+            date=datetime.now(timezone.utc).isoformat(),
+            metadata=metadata,
+            buffers=buffers,
+        )
+        # A peer that is gone is found out by its process, which is watched.
+        send(self._channels.control if control else self._channels.shell, self.name, frames)
+
+    def _execute(
+        self,
+        message_id: str,
+        code: str,
+        metadata: dict[str, Any] | None,
+        *,
+        silent: bool = False,
+        buffers: Sequence[Buffer] = (),
+    ) -> None:
+        self.engine.expect(message_id, self)
+        content = {
+            "code": code,
+            "silent": silent,
+            "store_history": not silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+        self._send("execute_request", message_id, content, metadata, buffers)
+
+    def run(self, request: Request) -> None:
+        """Send a request's code."""
+        self.flight = Flight(f"{request.id}.{request.attempt}", request)
+        metadata = None if self.foreign else {"jupyter_pool": self.driver.envelope(request)}
+        self._execute(self.flight.message_id, request.code, metadata, buffers=request.frames)
+
+    def reset(self) -> None:
+        """Have the kernel forget what a lease left in it."""
+        self.flight = Flight(self.engine.new_id(), None)
+        metadata = {"jupyter_pool": {"v": 1, "reset": True}}
+        self._execute(self.flight.message_id, "", metadata, silent=True)
+
+    def interrupt(self) -> None:
+        """Interrupt what runs, as soon as an interrupt can reach it.
+
+        Before the cell's code runs the kernel ignores SIGINT, so one sent too early would be lost.
+        """
+        flight = self.flight
+        if flight is None:
+            self.tell(InterruptDelivered(self.worker_id))
+            return
+        flight.interrupt = True
+        if flight.interruptible:
+            self._deliver_interrupt()
+
+    def _deliver_interrupt(self) -> None:
+        assert self.launched is not None
+        assert self.process is not None
+        if self.launched.interrupt_mode == "message":
+            # Its reply on the control channel is what proves delivery.
+            self._send("interrupt_request", self.engine.new_id(), {}, control=True)
+        elif self.launched.pid is not None:
+            processes.send(self.launched.pid, signal.SIGINT)
+            self.tell(InterruptDelivered(self.worker_id))
+        else:
+            delivered = InterruptDelivered(self.worker_id)
+            self.driver.launcher.interrupt(
+                self.process, lambda: self.engine.post(lambda: self.tell(delivered))
+            )
+
+    def ping(self, answered: Callable[[int], None]) -> None:
+        """Ask for a sign of life; `answered` gets the worker's id."""
+        message_id = self.engine.new_id()
+        self._pings[message_id] = answered
+        self._send("kernel_info_request", message_id, {})
+
+    def shut_down(self) -> None:
+        """Ask the kernel to end by itself."""
+        if self._channels is not None and self.exited is None:
+            self._send("shutdown_request", self.engine.new_id(), {"restart": False}, control=True)
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Tell the pool's core what happened."""
+        self.driver.feed(event)
+
+    def _unpack(self, frames: Sequence[Buffer]) -> Message | None:
+        assert self._signer is not None
+        try:
+            return self._signer.unpack(frames)
+        except wire.WireError as error:
+            self.tell(ProtocolViolation(self.worker_id, str(error)))
+            return None
+
+    def on_shell(self, frames: Sequence[Buffer]) -> None:
+        """A reply on the shell channel."""
+        try:
+            _, rest = wire.split(frames)
+        except wire.WireError as error:
+            self.tell(ProtocolViolation(self.worker_id, str(error)))
+            return
+        message = self._unpack(rest)
+        if message is None:
+            return
+        if message.msg_type == "kernel_info_reply":
+            self.info_seen = True
+            answered = self._pings.pop(message.parent_id, None)
+            if answered is not None:
+                answered(self.worker_id)
+            if self.flight is not None and self.flight.idle and not self.ready:
+                self._proved()
+            return
+        flight = self.flight
+        if flight is None or message.parent_id != flight.message_id:
+            return  # late: that request was given up, and its worker with it
+        if message.msg_type != "execute_reply":
+            self.tell(
+                ProtocolViolation(self.worker_id, f"a {message.msg_type} to an execute_request")
+            )
+            return
+        flight.reply = message
+        if flight.idle:
+            self._landed(flight)
+        else:
+            grace = IDLE_GRACE if self.ready else PROBE_AGAIN
+            self.engine.after(grace, lambda: self._idle_overdue(flight))
+
+    def on_control(self, frames: Sequence[Buffer]) -> None:
+        """A reply on the control channel."""
+        message = self._unpack(wire.split(frames)[1])
+        if message is not None and message.msg_type == "interrupt_reply":
+            self.tell(InterruptDelivered(self.worker_id))
+
+    def on_iopub(self, frames: Sequence[Buffer]) -> None:
+        """Something that the worker published for a request."""
+        message = self._unpack(frames)
+        flight = self.flight
+        if message is None or flight is None or message.parent_id != flight.message_id:
+            return
+        kind = message.msg_type
+        if kind in OUTPUT_TYPES:
+            event = flight.collector.add(kind, message.content)
+            request = flight.request
+            if event is not None and request is not None and request.sink.wants_output:
+                request.sink.output(event)
+        elif kind == "status":
+            state = message.content.get("execution_state")
+            if state == "busy":
+                self._started(flight, interruptible=self.foreign)
+            elif state == "idle":
+                flight.idle = True
+                if flight.reply is not None:
+                    self._landed(flight)
+        elif kind == "execute_input":
+            # Our kernel publishes it once SIGINT reaches the cell.
+            self._started(flight, interruptible=True)
+
+    def _started(self, flight: Flight, *, interruptible: bool) -> None:
+        if not flight.started:
+            flight.started = True
+            if flight.request is not None:
+                self.tell(RequestStarted(self.worker_id, flight.request.id))
+        if interruptible and not flight.interruptible:
+            flight.interruptible = True
+            if flight.interrupt:
+                self._deliver_interrupt()
+
+    def _idle_overdue(self, flight: Flight) -> None:
+        if self.flight is not flight or flight.idle:
+            return
+        if not self.ready:
+            self._probe()
+        else:
+            # Answered, so not running, but its idle status is lost: good enough to end the
+            # request, not to trust the worker with another one.
+            self._landed(flight, "its idle status was lost")
+
+    def _landed(self, flight: Flight, recycle: str | None = None) -> None:
+        """Reply and idle status are there."""
+        self.engine.forget(flight.message_id)
+        reply = flight.reply
+        assert reply is not None
+        if not self.ready:
+            if reply.content.get("status") == "ok":
+                self._proved()
+            else:
+                self.driver.start_refused(self, reply.content)
+            return
+        ours = reply.metadata.get("jupyter_pool") or {}
+        recycle = recycle or ours.get("recycle")
+        self.flight = None
+        if flight.request is None:
+            self.tell(ResetDone(self.worker_id, recycle))
+        else:
+            if flight.interrupt and not flight.interruptible:
+                self.tell(InterruptDelivered(self.worker_id))  # nothing was left to interrupt
+            self.driver.landed(flight)
+            self.tell(RequestDone(self.worker_id, flight.request.id, recycle))
+
+    # -- going down --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the connection; the worker is gone."""
+        self.engine.detach(self)
+        if self._channels is not None and self.launched is not None:
+            self._channels.disconnect(self.launched.connection)
+            self._channels = None

@@ -1,0 +1,152 @@
+"""A request on its way through the engine, and how a caller may wait for it.
+
+A thread waits at a `Mailbox`, a coroutine at a `LoopSink`; futures are in `engine.futures`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from jupyter_pool.core import Outcome
+    from jupyter_pool.outputs import OutputCollector
+
+    from .wire import Buffer, Message
+
+Event = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Where a request's outputs and its end go. Called on the I/O thread: must never block."""
+
+    #: Whether `output` wants to be called at all.
+    wants_output: bool
+
+    def output(self, event: Event) -> None:
+        """One output, as it happens."""
+
+    def granted(self, worker_id: int) -> None:
+        """A lease holds its worker from now on."""
+
+    def finish(self, completion: Completion) -> None:
+        """The request's one and only end."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One cell or lease: what was asked, and what is known of it so far.
+
+    Times are of the monotonic clock, in seconds.
+    """
+
+    id: str
+    code: str
+    sink: Sink
+    group: Hashable
+    frames: Sequence[Buffer] = ()
+    outputs: tuple[str, ...] = ()
+    session_id: str | None = None
+    timeout: float | None = None
+    checkout_timeout: float | None = None
+    retries: int = 0
+    isolation: str = "namespace"
+    seed: int | None = None
+    execution_count: int | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+    is_lease: bool = False
+    lease: str | None = None
+    created: float = field(default_factory=time.monotonic)
+    first_dispatched: float | None = None
+    attempt: int = 1
+    worker_id: int | None = None
+
+    @property
+    def checkout_deadline(self) -> float | None:
+        """When waiting for a worker ends."""
+        return None if self.checkout_timeout is None else self.created + self.checkout_timeout
+
+
+@dataclass(slots=True, eq=False)
+class Completion:
+    """How a request ended, as the engine knows it; made readable in the caller's thread."""
+
+    request: Request
+    pool: str
+    outcome: Outcome
+    collector: OutputCollector | None
+    reply: Message | None
+    reason: object
+    clean: bool
+    finished: float
+    #: Facts about the pool at that moment, for the error's context.
+    facts: dict[str, Any]
+
+
+# -- sinks -----------------------------------------------------------------------------------
+
+
+class Mailbox:
+    """A caller that blocks in its own thread.
+
+    Only a SimpleQueue is shared with the I/O thread: its C code is whole under signals, so a
+    Ctrl-C at any moment leaves no lock behind that the I/O thread could wait for.
+    """
+
+    def __init__(self, *, wants_output: bool = False) -> None:
+        self.wants_output = wants_output
+        self._items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def output(self, event: Event) -> None:
+        self._items.put(("output", event))
+
+    def granted(self, worker_id: int) -> None:
+        self._items.put(("granted", worker_id))
+
+    def finish(self, completion: Completion) -> None:
+        self._items.put(("finish", completion))
+
+    def get(self, timeout: float | None) -> tuple[str, Any] | None:
+        """The next ``("output" | "granted" | "finish", value)``; None after `timeout` seconds."""
+        try:
+            return self._items.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+
+class LoopSink:
+    """A coroutine that waits in an asyncio event loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_output: Callable[[Event], None] | None = None
+    ) -> None:
+        self._loop = loop
+        self._on_output = on_output
+        self.wants_output = on_output is not None
+        self.lease: asyncio.Future[int] = loop.create_future()
+        self.done: asyncio.Future[Completion] = loop.create_future()
+
+    def _call(self, callback: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    def output(self, event: Event) -> None:
+        assert self._on_output is not None
+        self._call(self._on_output, event)
+
+    def granted(self, worker_id: int) -> None:
+        self._call(_set_unless_done, self.lease, worker_id)
+
+    def finish(self, completion: Completion) -> None:
+        self._call(_set_unless_done, self.done, completion)
+
+
+def _set_unless_done(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -1,0 +1,347 @@
+"""From how a request ended to what its caller gets: a result, or an error that explains itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from jupyter_pool.core import Outcome
+from jupyter_pool.errors import (
+    Cancelled,
+    CheckoutTimeout,
+    ExecutionError,
+    InvalidRequest,
+    OperationTimeout,
+    PoolError,
+    PoolNotAvailable,
+    PoolSaturated,
+    ProtocolError,
+    SerializationError,
+    WorkerDied,
+    WorkerStartError,
+)
+from jupyter_pool.provisioning.processes import describe_exit
+from jupyter_pool.results import ExecutionResult, ExecutionStatus, Timings
+from jupyter_pool.serialize import LazyOutputs
+
+if TYPE_CHECKING:
+    from jupyter_pool.provisioning.launcher import Exited
+
+    from .request import Completion
+
+_STATUS: dict[Outcome, ExecutionStatus] = {
+    Outcome.DONE: "ok",
+    Outcome.OPERATION_TIMEOUT: "timeout",
+    Outcome.CHECKOUT_TIMEOUT: "timeout",
+    Outcome.CANCELLED: "cancelled",
+    Outcome.CLOSED: "cancelled",
+    Outcome.RESTARTED: "cancelled",
+    Outcome.WORKER_DIED: "died",
+}
+
+#: A frame of the cell's own code in a stack dump of faulthandler.
+_CELL_FRAME = re.compile(r'File "[^"]*ipykernel_\d+[^"]*", line (\d+)')
+
+
+def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
+    """The request's result; with `check`, what went wrong is raised instead.
+
+    Raises
+    ------
+    PoolError
+        Any of the error classes, with `result` set where code had run.
+    """
+    request = completion.request
+    error = _explain(completion)
+    status: ExecutionStatus = _STATUS.get(completion.outcome, "error")
+    if status == "ok" and error is not None:
+        status = "error"
+    reply = completion.reply
+    ours = reply.metadata.get("jupyter_pool", {}) if reply else {}
+    started = request.first_dispatched
+    result = ExecutionResult(
+        status=status,
+        request_id=request.id,
+        worker_id=request.worker_id,
+        session_id=request.session_id,
+        display_outputs=completion.collector.display_outputs if completion.collector else [],
+        outputs=LazyOutputs(ours.get("outputs", ()), reply.buffers if reply else ()),
+        error=error,
+        timings=Timings(
+            waited=(started or completion.finished) - request.created,
+            ran=completion.finished - started if started is not None else 0.0,
+            total=completion.finished - request.created,
+        ),
+        execution_count=reply.content.get("execution_count") if reply else None,
+    )
+    if error is not None:
+        if hasattr(error, "result"):
+            error.result = result
+        if check:
+            raise error
+    return result
+
+
+def _context(completion: Completion) -> dict[str, Any]:
+    request = completion.request
+    started = request.first_dispatched
+    context: dict[str, Any] = {
+        "pool": completion.pool,
+        "request_id": request.id,
+        "session_id": request.session_id,
+        "worker_id": request.worker_id,
+        "waited": (started or completion.finished) - request.created,
+        **completion.facts,
+    }
+    if started is not None:
+        context["ran"] = completion.finished - started
+    if request.attempt > 1:
+        context["attempts"] = request.attempt
+    return context
+
+
+def _explain(completion: Completion) -> PoolError | None:
+    return _EXPLAIN[completion.outcome](completion, _context(completion))
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "no limit"
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+
+
+def _at(completion: Completion, line: int | None) -> str:
+    """``line 3: X = np.repeat(X, 50)``, or nothing."""
+    lines = completion.request.code.splitlines()
+    if line is None or not 1 <= line <= len(lines):
+        return ""
+    return f"line {line}: {lines[line - 1].strip()}"
+
+
+def _line(completion: Completion) -> int | None:
+    """Where the code was: told by the kernel, or read off its last stack dump."""
+    if completion.reply is not None:
+        at = completion.reply.metadata.get("jupyter_pool", {}).get("at")
+        if at:
+            return int(at["line"])
+    stderr = getattr(completion.reason, "stderr", "")
+    # The dump of the main thread is the last; its innermost frame comes first.
+    main = stderr[max(stderr.rfind("most recent call first"), 0) :]
+    found = _CELL_FRAME.search(main) or _CELL_FRAME.search(stderr)
+    return int(found[1]) if found else None
+
+
+# -- one function per outcome ----------------------------------------------------------------
+
+
+def _done(completion: Completion, context: dict[str, Any]) -> PoolError | None:
+    reply = completion.reply
+    if reply is None:  # a lease that was returned
+        return None
+    ours = reply.metadata.get("jupyter_pool", {})
+    if ours.get("bad_inputs"):
+        return SerializationError(
+            f"the inputs could not be rebuilt in the worker: {ours['bad_inputs']}\n"
+            "  The code did not run; the worker is unharmed.",
+            context=context,
+        )
+    content = reply.content
+    if content.get("status") == "error":
+        ename, evalue = content.get("ename", ""), content.get("evalue", "")
+        traceback = content.get("traceback") or []
+        return ExecutionError(
+            f"{ename}: {evalue}" if evalue else ename,
+            context=context,
+            ename=ename,
+            evalue=evalue,
+            traceback=traceback,
+        )
+    if content.get("status") != "ok":
+        return ProtocolError(
+            f"the kernel answered with status {content.get('status')!r}", context=context
+        )
+    if ours.get("missing"):
+        return _missing(ours["missing"], context)
+    for name, why in ours.get("unpicklable", {}).items():
+        return SerializationError(
+            f"the output {name!r} cannot be sent back: {why}\n"
+            "  The code ran to its end; its other outputs are in error.result.",
+            context={**context, "variable": name, "reason": why},
+        )
+    return None
+
+
+def _missing(names: list[str], context: dict[str, Any]) -> PoolError:
+    listed = " and ".join(map(repr, names))
+    return InvalidRequest(
+        f"the code never set the output{'s' if len(names) > 1 else ''} {listed}\n"
+        "  It ran to its end; what it printed and its other outputs are in error.result.",
+        context={**context, "missing": names},
+    )
+
+
+def _checkout_timeout(completion: Completion, context: dict[str, Any]) -> PoolError:
+    request = completion.request
+    busy, ahead = context.get("busy", 0), context.get("queued", 0)
+    return CheckoutTimeout(
+        f"no worker became free within {_seconds(request.checkout_timeout)} "
+        f"(pool {completion.pool!r}: {busy} busy, {ahead} others waiting)\n"
+        "  The code did not run.\n"
+        "  Next: a longer checkout_timeout, or more workers: pool.resize(size=…) or overflow=…",
+        context=context,
+    )
+
+
+def _operation_timeout(completion: Completion, context: dict[str, Any]) -> PoolError:
+    request = completion.request
+    line = _line(completion)
+    how = (
+        "interrupted cleanly"
+        if completion.clean
+        else "it did not stop when interrupted, so its worker was killed and replaced"
+    )
+    at = _at(completion, line)
+    lines = [f"stopped after {_seconds(request.timeout)} (limit: timeout) · {how}"]
+    if at:
+        lines.append(f"  was at {at}")
+    return OperationTimeout("\n".join(lines), context=context, line=line)
+
+
+def _cancelled(completion: Completion, context: dict[str, Any]) -> PoolError:
+    if completion.request.first_dispatched is None:
+        return Cancelled("cancelled before it ran", context=context)
+    how = "interrupted cleanly" if completion.clean else "its worker was killed and replaced"
+    at = _at(completion, _line(completion))
+    return Cancelled(
+        f"cancelled while it ran · {how}" + (f"\n  was at {at}" if at else ""), context=context
+    )
+
+
+def _worker_died(completion: Completion, context: dict[str, Any]) -> PoolError:
+    request = completion.request
+    reason: Exited | None = completion.reason  # type: ignore[assignment]
+    exitcode, signal = describe_exit(reason.status if reason else None)
+    stderr = reason.stderr if reason else ""
+    out_of_memory = bool(completion.facts.get("out_of_memory"))
+    cause: str | None = None
+    if signal == "SIGKILL":
+        cause = (
+            "out of memory"
+            if out_of_memory
+            else "killed from outside, by a person or by the system when memory ran out"
+        )
+        what = (
+            "was killed by the system (SIGKILL), out of memory"
+            if out_of_memory
+            else ("was killed (SIGKILL): by the system if memory ran out, or by somebody's kill -9")
+        )
+    elif signal is not None:
+        cause = _SIGNAL_CAUSES.get(signal)
+        what = f"was ended by {signal}" + (f": {cause}" if cause else "")
+    elif exitcode is not None:
+        cause = "the code, or a library, ended the process"
+        what = f"ended with exit code {exitcode}: {cause}"
+    else:
+        what = "died; its exit code is not known"
+    at = _at(completion, _line(completion))
+    ran = context.get("ran")
+    lines = [f"worker {request.worker_id} {what}"]
+    where = ([f"after {_seconds(ran)}"] if ran is not None else []) + ([f"at {at}"] if at else [])
+    if where:
+        lines.append("  " + " · ".join(where))
+    lines.append(
+        "  Only this request is lost. Your own process and the other workers are unaffected; a replacement is on its way."
+    )
+    if request.attempt > 1:
+        lines.append(f"  It was tried {request.attempt} times.")
+    return WorkerDied(
+        "\n".join(lines),
+        context=context,
+        exitcode=exitcode,
+        signal=signal,
+        cause=cause,
+        stderr=stderr,
+    )
+
+
+_SIGNAL_CAUSES = {
+    "SIGSEGV": "a crash in compiled code (segmentation fault)",
+    "SIGABRT": "a library aborted the process",
+    "SIGBUS": "a bad memory access, or shared memory that is full",
+    "SIGFPE": "an arithmetic fault in compiled code",
+    "SIGILL": "an instruction that this processor does not have",
+    "SIGTERM": "somebody asked it to end",
+}
+
+
+def _start_failed(completion: Completion, context: dict[str, Any]) -> PoolError:
+    return start_error(completion.reason, completion.facts.get("start_timeout"), context)
+
+
+def start_error(
+    reason: object, start_timeout: float | None, context: dict[str, Any]
+) -> WorkerStartError:
+    """The error for a worker that did not become ready."""
+    stderr = getattr(reason, "stderr", "") or ""
+    error = getattr(reason, "error", None)
+    status = getattr(reason, "status", None)
+    exitcode, signal = describe_exit(status)
+    if error:
+        what = f"the kernel could not be started: {error}"
+    elif getattr(reason, "timed_out", False) or reason is None or not hasattr(reason, "status"):
+        what = f"the kernel was not ready within start_timeout={start_timeout:g} s"
+    elif signal is not None:
+        what = f"the kernel was ended by {signal} before it was ready"
+    else:
+        what = f"the kernel ended with exit code {exitcode} before it was ready"
+    last = stderr.strip().splitlines()[-8:]
+    shown = "".join(f"\n  │ {line}" for line in last)
+    return WorkerStartError(
+        what + ("\n  The kernel's own last words:" + shown if shown else ""),
+        context=context,
+        stderr=stderr,
+    )
+
+
+def _saturated(completion: Completion, context: dict[str, Any]) -> PoolError:
+    return PoolSaturated(
+        f"pool {completion.pool!r} already has {context.get('queued', 0)} requests waiting "
+        "(max_waiting)\n  The code did not run. Next: try later, or a larger max_waiting.",
+        context=context,
+    )
+
+
+def _closed(completion: Completion, context: dict[str, Any]) -> PoolError:
+    return PoolNotAvailable(
+        f"pool {completion.pool!r} is closed or closing; the code did not run", context=context
+    )
+
+
+def _restarted(completion: Completion, context: dict[str, Any]) -> PoolError:
+    return Cancelled(
+        f"worker {completion.request.worker_id} was restarted while the code ran on it",
+        context=context,
+    )
+
+
+def _protocol_error(completion: Completion, context: dict[str, Any]) -> PoolError:
+    return ProtocolError(
+        f"worker {completion.request.worker_id} sent {completion.reason}\n"
+        "  It was replaced; the request is lost.",
+        context=context,
+    )
+
+
+_EXPLAIN: dict[Outcome, Callable[[Completion, dict[str, Any]], PoolError | None]] = {
+    Outcome.DONE: _done,
+    Outcome.CHECKOUT_TIMEOUT: _checkout_timeout,
+    Outcome.OPERATION_TIMEOUT: _operation_timeout,
+    Outcome.CANCELLED: _cancelled,
+    Outcome.WORKER_DIED: _worker_died,
+    Outcome.START_FAILED: _start_failed,
+    Outcome.SATURATED: _saturated,
+    Outcome.CLOSED: _closed,
+    Outcome.RESTARTED: _restarted,
+    Outcome.PROTOCOL_ERROR: _protocol_error,
+}

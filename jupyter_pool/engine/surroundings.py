@@ -1,0 +1,70 @@
+"""Where code runs: working folder, module path and environment of the caller, sent when they differ.
+
+A worker starts with those of its owner when the pool was made. A notebook may change them later
+(``os.chdir``, ``sys.path.append``, ``%env``); a request carries what differs, so that its code finds
+the same modules and files as the cell would at home.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+class Surroundings:
+    """A pool's baseline, and the difference of now to it."""
+
+    def __init__(self, cwd: str | None, env: Mapping[str, str | None]) -> None:
+        self._fixed_cwd = cwd
+        self._fixed_env = dict(env)
+        self._owner_env = dict(os.environ)
+        self.cwd = cwd or os.getcwd()
+        self.path = list(sys.path)
+        self.env = _merged(self._owner_env, self._fixed_env)
+
+    def baseline(self) -> dict[str, Any]:
+        """What a new worker is told once: its starting point and what it returns to."""
+        return {
+            "v": 1,
+            "baseline": True,
+            "cwd": self.cwd,
+            "path": self.path,
+            # The process was started with the environment already.
+            "env": None,
+        }
+
+    def difference(self) -> dict[str, Any]:
+        """What differs from the baseline in the caller's process now; mostly nothing."""
+        found: dict[str, Any] = {}
+        if self._fixed_cwd is None:
+            try:
+                cwd = os.getcwd()
+            except FileNotFoundError:  # removed meanwhile: the baseline is all there is
+                cwd = self.cwd
+            if cwd != self.cwd:
+                found["cwd"] = cwd
+        if sys.path != self.path:
+            found["path"] = [os.fspath(entry) for entry in sys.path]
+        now = dict(os.environ)
+        if now != self._owner_env:
+            changed: dict[str, str | None] = {
+                name: value for name, value in now.items() if self._owner_env.get(name) != value
+            }
+            changed.update((name, None) for name in self._owner_env if name not in now)
+            # The pool's own `env` option goes first.
+            found["env"] = {
+                name: value for name, value in changed.items() if name not in self._fixed_env
+            }
+        return found
+
+
+def _merged(env: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    merged = dict(env)
+    for name, value in changes.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value
+    return merged

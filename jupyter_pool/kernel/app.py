@@ -1,0 +1,168 @@
+"""The worker's application: ipykernel's, without what a worker does not need.
+
+Left out: the subshell thread, the history database, the debugger with its
+sockets, the iopub thread's TCP port. Added: a way to the real stderr for
+crashes, and a better chance for the notebook when memory runs out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import zmq
+from ipykernel.control import ControlThread
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.session import Session
+from traitlets import DottedObjectName, Type, default
+from traitlets.config import Config
+from zmq.eventloop.zmqstream import ZMQStream
+
+from jupyter_pool.kernel.channels import DirectIOPub, PoolSession, ShellStream
+from jupyter_pool.kernel.interrupts import GATE
+
+__all__ = ["PoolKernelApp", "main"]
+
+_OOM_SCORE = 500  # of 1000: the system kills workers before their owner, but after what is worse
+
+
+class PoolKernelApp(IPKernelApp):
+    """Starts a worker.
+
+    Leans on IPKernelApp: the order and names of its `init_*` methods, and the
+    attributes that `close` and `init_io` look at (checked on ipykernel 7.4).
+    """
+
+    kernel_class = Type(
+        "jupyter_pool.kernel.kernel.PoolKernel",
+        klass="ipykernel.kernelbase.Kernel",
+        help="The kernel of a worker.",
+    ).tag(config=True)
+    outstream_class = DottedObjectName(
+        "jupyter_pool.kernel.streams.PoolOutStream", allow_none=True
+    ).tag(config=True)
+
+    @default("session")
+    def _default_session(self) -> Session:
+        return PoolSession(parent=self)
+
+    def init_crash_handler(self) -> None:
+        """Let crashes explain themselves on the owner's stderr, whatever fd 2 becomes."""
+        super().init_crash_handler()
+        # Before the descriptors are captured: a pipe to ourselves dies with us.
+        try:
+            self.real_stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        except OSError:
+            self.real_stderr = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        _enable_faulthandler(self.real_stderr)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(_OOM_SCORE))
+
+    def patch_io(self) -> None:
+        """Send user code's own ``faulthandler.enable()`` to the real stderr as well."""
+        real, enable = self.real_stderr, faulthandler.enable
+
+        def enable_on_real(file: Any = None, all_threads: bool = True, **kwargs: Any) -> None:
+            enable(file=file or real, all_threads=all_threads, **kwargs)
+
+        faulthandler.enable = enable_on_real  # type: ignore[assignment]
+
+    def init_signal(self) -> None:
+        """Ignore SIGINT, except while user code runs."""
+        GATE.install()
+
+    def init_control(self, context: Any) -> None:
+        """Bind the control channel; no debugger, no subshells."""
+        self.control_socket = context.socket(zmq.ROUTER)
+        self.control_socket.linger = 1000
+        self._apply_curve_server_options(self.control_socket)
+        self.control_port = self._bind_socket(self.control_socket, self.control_port)
+        self.control_socket.router_handover = 1
+        self.control_thread = ControlThread(daemon=True)
+        self.shell_channel_thread = None
+
+    def init_iopub(self, context: Any) -> None:
+        """Bind the iopub channel, which drops nothing."""
+        self.iopub_socket = context.socket(zmq.XPUB)
+        self.iopub_socket.linger = 1000
+        # With ZMQ's default mark a slow reader loses messages, even the idle status.
+        self.iopub_socket.sndhwm = 0
+        self._apply_curve_server_options(self.iopub_socket)
+        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
+        self.configure_tornado_logger()
+        self.iopub_thread = DirectIOPub(self.iopub_socket, session=self.session)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
+
+    def init_kernel(self) -> None:
+        """Make the kernel, whose main thread reads the shell channel itself."""
+        # One SQLite file for all workers would be fought over.
+        self.update_config(Config({"HistoryManager": {"enabled": False}}))
+        self.control_thread.start()
+        with _without_debugpy():
+            self.kernel = self.kernel_class.instance(
+                parent=self,
+                session=self.session,
+                control_stream=ZMQStream(self.control_socket, self.control_thread.io_loop),
+                shell_stream=ShellStream(self.shell_socket),
+                control_thread=self.control_thread,
+                shell_channel_thread=None,
+                iopub_thread=self.iopub_thread,
+                iopub_socket=self.iopub_socket,
+                stdin_socket=self.stdin_socket,
+                log=self.log,
+                profile_dir=self.profile_dir,
+                user_ns=self.user_ns,
+            )
+        self.kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
+        self.displayhook.get_execution_count = lambda: self.kernel.execution_count
+
+    def start(self) -> None:
+        """Serve until told to stop. What the worker looks like now is its baseline."""
+        if self.poller is not None:
+            self.poller.start()
+        # IPython's advice for SystemExit is for people at a prompt.
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)
+        self.kernel.capture_baseline()
+        self.kernel.start()
+        self.io_loop = self.kernel.io_loop
+        while True:
+            try:
+                self.io_loop.start()
+                return
+            except (KeyboardInterrupt, SystemExit):
+                # A task that a cell left on the loop raised it: its own affair.
+                continue
+
+
+def _enable_faulthandler(file: Any) -> None:
+    faulthandler.enable(file=file, all_threads=True)
+    if hasattr(faulthandler, "register") and hasattr(signal, "SIGUSR1"):
+        # On demand, also while C code holds the interpreter.
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+
+
+@contextlib.contextmanager
+def _without_debugpy() -> Iterator[None]:
+    """Let ipykernel find no debugger: importing it costs 60 ms and 10 MB per worker."""
+    hidden = "debugpy" not in sys.modules
+    if hidden:
+        sys.modules["debugpy"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["debugpy"]
+
+
+def main() -> None:
+    """Run a worker as an application."""
+    app = PoolKernelApp.instance()
+    app.initialize()
+    app.start()

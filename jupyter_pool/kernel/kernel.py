@@ -1,0 +1,502 @@
+"""The worker's kernel: an IPython kernel that also serves pool requests.
+
+An execute request with the metadata key ``jupyter_pool`` runs like this; one
+without it is an ordinary one, and nothing is reset.
+
+    busy → place (folder, path, environment), seed, inputs → execute_input
+         → the cell, as IPython runs it → outputs packed → reset → reply → idle
+
+An interrupt may strike between "inputs" and "outputs packed", and nowhere else
+(see `interrupts`); whatever happens there, a reply follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import contextvars
+import getpass
+import os
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelbase import Kernel
+from IPython.core.interactiveshell import _asyncio_runner
+from tornado import ioloop
+from traitlets import Type
+
+from jupyter_pool.errors import SerializationError
+from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.request import KEY, VERSION, BadRequest, PoolRequest
+from jupyter_pool.kernel.reset import Baseline, cancel_leftover_tasks, seed_random
+from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin
+from jupyter_pool.kernel.streams import PoolOutStream
+from jupyter_pool.serialize import pack, unpack
+
+__all__ = ["PoolKernel"]
+
+_INPUT_HINT = "nobody can answer it. Pass values with inputs=… (in a notebook: --in NAMES)."
+
+
+class PoolKernel(IPythonKernel):
+    """A conforming Jupyter kernel with the pool's extensions.
+
+    Leans on ipykernel's Kernel: `shell_main` and `dispatch_control` handle every
+    other message; `set_parent`, `_publish_status`, `_publish_execute_input`,
+    `_publish_status_and_flush`, `_abort_queues`, `_send_abort_reply`,
+    `_main_asyncio_lock` (checked on ipykernel 7.4).
+    """
+
+    shell_class = Type(PoolShell)
+    compiler_class = Type(CellCompiler)
+
+    #: A pool request is being served.
+    in_pool_request = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.baseline: Baseline | None = None
+        self._replied = False
+        # For good, not per request: the methods themselves know whether they may ask.
+        builtins.input = self.raw_input
+        getpass.getpass = self.getpass
+        sys.breakpointhook = self._breakpoint
+
+    @property
+    def _supports_kernel_subshells(self) -> bool:
+        return False
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """As ipykernel's, without a debugger: looking for one would import debugpy."""
+        return {
+            "protocol_version": _PROTOCOL_VERSION,
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": self.help_links,
+            "supported_features": [],
+        }
+
+    def start(self) -> None:
+        """Listen. Past IPythonKernel's own start, which serves the debugger."""
+        if self.shell:
+            self.shell.exit_now = False
+        self.io_loop = ioloop.IOLoop.current()
+        self._control_lock = asyncio.Lock()
+        self._lasting_context = contextvars.copy_context()
+        self._fresh_context = self._lasting_context.copy()
+        self.control_stream.on_recv(self.dispatch_control, copy=False)
+        self.shell_stream.on_recv(self._on_shell_message, copy=False)
+        self._publish_status("starting", "shell")
+
+    def capture_baseline(self) -> None:
+        """Remember how this worker looks before any request."""
+        GATE.install()
+        self.baseline = Baseline.capture(self.shell)
+
+    # -- receiving ---------------------------------------------------------------
+
+    def _on_shell_message(self, frames: list[Any]) -> None:
+        """Start a task for a message; execute requests take our own, shorter way."""
+        try:
+            idents, rest = self.session.feed_identities(frames, copy=False)
+            header = self.session.unpack(rest[1].bytes)
+            is_execute = header["msg_type"] == "execute_request"
+            message = self.session.deserialize(rest, content=True, copy=False) if is_execute else {}
+        except Exception:
+            self.log.exception("Invalid Message")
+            return
+        if is_execute:
+            # Context variables (decimal's and NumPy's settings among them) are
+            # part of what a stateless request must not hand on.
+            metadata = message["metadata"].get(KEY)
+            stateless = isinstance(metadata, dict) and not metadata.get("keep")
+            context = self._fresh_context.copy() if stateless else self._lasting_context
+            # The header as it came is what every answer carries back.
+            self.session.set_parent_header(message["header"], bytes(rest[1].bytes))
+            self._start_task(self._serve(idents, message), context)
+        else:
+            self._start_task(self.shell_main(None, frames), self._lasting_context)
+
+    def _start_task(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 11):
+            task = loop.create_task(coro, context=context)
+        else:
+            task = context.run(loop.create_task, coro)
+        GATE.kernel_tasks.add(task)
+
+    async def _serve(self, idents: list[bytes], message: dict[str, Any]) -> None:
+        """Take one execute request from busy to idle."""
+        async with self._main_asyncio_lock:
+            GATE.arm()
+            self._replied = False
+            self.iopub_thread.cork()
+            self.set_parent(idents, message, channel="shell")
+            self._publish_status("busy", "shell")
+            stream = self.shell_stream
+            try:
+                if self._aborting and KEY not in message["metadata"]:
+                    self._send_abort_reply(stream, message, idents)
+                else:
+                    await self.execute_request(stream, idents, message)
+            except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:
+                # Nothing should come here; but whoever waits must get an answer.
+                GATE.close()
+                self.log.error("Error while serving a request", exc_info=True)
+                if not self._replied:
+                    content = _describe_error(error, [])
+                    self._reply(stream, message, idents, content, {}, [])
+            finally:
+                GATE.disarm()
+                GATE.install()
+                self.in_pool_request = False
+            self._finish_streams()
+            self._publish_status("idle", "shell")
+            self.iopub_thread.uncork()
+
+    def _reply(
+        self,
+        stream: Any,
+        parent: dict[str, Any],
+        idents: list[bytes],
+        content: dict[str, Any],
+        metadata: dict[str, Any],
+        buffers: list[Any],
+    ) -> None:
+        self._replied = True
+        self.session.send(
+            stream,
+            "execute_reply",
+            content,
+            parent,
+            metadata=metadata,
+            ident=idents,
+            buffers=buffers,
+        )
+
+    def _finish_streams(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, PoolOutStream):
+                stream.finish_request()
+            elif stream is not None:
+                with contextlib.suppress(Exception):
+                    stream.flush()
+
+    # -- execute -----------------------------------------------------------------
+
+    async def execute_request(
+        self, stream: Any, ident: list[bytes], parent: dict[str, Any]
+    ) -> None:
+        """Serve an execute request, the pool's or a plain one, up to its reply."""
+        try:
+            request = PoolRequest.parse(parent["metadata"])
+        except BadRequest as error:
+            report = {"v": VERSION, "bad_inputs": str(error)}
+            self._reply(stream, parent, ident, _describe_bad(error), {KEY: report}, [])
+            return
+        if request is None:
+            await self._execute_plain(stream, ident, parent)
+        else:
+            self.in_pool_request = True
+            await self._execute_pooled(stream, ident, parent, request)
+
+    async def _execute_plain(self, stream: Any, ident: list[bytes], parent: dict[str, Any]) -> None:
+        content = parent["content"]
+        silent = content.get("silent", False)
+        metadata = self.init_metadata(parent)
+        if not silent:
+            self._publish_execute_input(content["code"], parent, self.execution_count)
+        reply = await self.do_execute(
+            content["code"],
+            silent,
+            content.get("store_history", not silent),
+            content.get("user_expressions", {}),
+            content.get("allow_stdin", False),
+            cell_id=parent["metadata"].get("cellId"),
+        )
+        self._finish_streams()
+        metadata = self.finish_metadata(parent, metadata, reply)
+        self._reply(stream, parent, ident, reply, metadata, [])
+        if not silent and reply["status"] == "error" and content.get("stop_on_error", True):
+            self._abort_queues()
+
+    async def _execute_pooled(
+        self, stream: Any, ident: list[bytes], parent: dict[str, Any], request: PoolRequest
+    ) -> None:
+        content = parent["content"]
+        report: dict[str, Any] = {
+            "v": VERSION,
+            "outputs": [],
+            "missing": [],
+            "unpicklable": {},
+            "bad_inputs": None,
+            "at": None,
+        }
+        frames: list[Any] = []
+        try:
+            if not request.reset:
+                self._prepare(request, parent["buffers"])
+        except BadRequest as error:
+            reply = _describe_bad(error)
+            report["bad_inputs"] = str(error)
+        else:
+            if request.reset:
+                reply = self._describe_success({})
+            else:
+                code, silent = content["code"], content.get("silent", False)
+                if not silent:
+                    self._publish_execute_input(code, parent, self.execution_count)
+                reply = await self.do_execute(
+                    code,
+                    silent,
+                    not silent,
+                    content.get("user_expressions", {}),
+                    content.get("allow_stdin", False),
+                    cell_id=parent["metadata"].get("cellId"),
+                    wanted=(request.outputs, report, frames),
+                )
+        recycle, took = None, 0.0
+        if not request.keep:
+            started = time.perf_counter()
+            recycle = await self._reset()
+            took = time.perf_counter() - started
+        report["recycle"] = recycle
+        report["reset_ms"] = took * 1e3
+        self._finish_streams()
+        self._reply(stream, parent, ident, reply, {KEY: report}, frames)
+
+    def _prepare(self, request: PoolRequest, buffers: list[Any]) -> None:
+        """Make the worker look as the request wants it. Raises BadRequest."""
+        if request.cwd is not None:
+            try:
+                os.chdir(request.cwd)
+            except OSError as error:
+                raise BadRequest(
+                    f"the working folder {request.cwd!r} cannot be entered: {error.strerror}"
+                ) from error
+        if request.path is not None and sys.path != list(request.path):
+            sys.path[:] = request.path
+        for name, value in (request.env or {}).items():
+            try:
+                if value is None:
+                    os.environ.pop(name, None)
+                elif os.environ.get(name) != value:
+                    os.environ[name] = value
+            except (TypeError, ValueError, OSError) as error:
+                raise BadRequest(f"the variable {name!r} cannot be set: {error}") from error
+        if request.baseline and self.baseline is not None:
+            self.baseline.capture_place()
+        if request.seed is not None:
+            seed_random(request.seed)
+        if request.execution_count is not None:
+            self.shell.execution_count = request.execution_count
+        elif not request.keep:
+            self.shell.execution_count = 1
+        if request.inputs:
+            try:
+                self.shell.user_ns.update(unpack(buffers))
+            except SerializationError as error:
+                raise BadRequest(str(error)) from error
+
+    async def _reset(self) -> str | None:
+        """Return why this process should be replaced, or None."""
+        if self.baseline is None:
+            return None
+        if self.comm_manager.comms:
+            self.comm_manager.comms.clear()
+        reason = await cancel_leftover_tasks()
+        GATE.install()
+        recycle = self.baseline.restore().recycle
+        return "; ".join(filter(None, (reason, recycle))) or None
+
+    async def do_execute(
+        self,
+        code: str,
+        silent: bool,
+        store_history: bool = True,
+        user_expressions: dict[str, str] | None = None,
+        allow_stdin: bool = False,
+        *,
+        cell_meta: Any = None,
+        cell_id: str | None = None,
+        wanted: tuple[tuple[str, ...], dict[str, Any], list[Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Run a cell and return the content of its reply.
+
+        Parameters
+        ----------
+        wanted
+            A pool request's names of outputs, its report, and the list for
+            their frames; the last two are filled in.
+        """
+        shell = self.shell
+        self._allow_stdin = allow_stdin
+        shell._last_traceback = None
+        shell._last_traceback_during_displayhook = False
+        error: BaseException | None = None
+        expressions: dict[str, Any] = {}
+        self.iopub_thread.uncork()  # busy must be out before user code can kill us
+        try:
+            try:
+                GATE.open()
+                error = await self._run_cell(code, silent, store_history, cell_id)
+                if error is None:
+                    expressions = shell.user_expressions(user_expressions or {})
+                    if wanted is not None:
+                        self._collect(*wanted)
+            except (KeyboardInterrupt, asyncio.CancelledError) as struck:
+                # Between two lines of the cell, so to say: in IPython or in here.
+                error = struck
+            GATE.close()
+        except KeyboardInterrupt as struck:  # in the lines above
+            GATE.close()
+            error = error or struck
+        if error is None and not shell._last_traceback_during_displayhook:
+            reply = self._describe_success(expressions)
+        else:
+            if isinstance(error, asyncio.CancelledError) and GATE.cancelled_cell:
+                error = KeyboardInterrupt().with_traceback(error.__traceback__)
+            if shell._last_traceback is None and error is not None:
+                shell.show_outside_cell(error)
+            reply = _describe_error(error, shell._last_traceback or [])
+            reply["execution_count"] = shell.execution_count - 1
+            reply["payload"] = shell.payload_manager.read_payload()
+            if wanted is not None and error is not None:
+                wanted[1].update(outputs=[], missing=[], unpicklable={})
+                wanted[1]["at"] = shell.find_cell_line(error, code)
+                wanted[2].clear()
+        shell.payload_manager.clear_payload()
+        return reply
+
+    async def _run_cell(
+        self, code: str, silent: bool, store_history: bool, cell_id: str | None
+    ) -> BaseException | None:
+        """Run a cell as IPython does; return the exception that ended it, already shown."""
+        shell = self.shell
+        result = failed = None
+        try:
+            transformed, bad = code, None
+            try:
+                transformed = shell.transform_cell(code)
+            except Exception:
+                bad = sys.exc_info()
+            cell = shell.run_cell_async(
+                code,
+                store_history=store_history,
+                silent=silent,
+                transformed_cell=transformed,
+                preprocessing_exc_tuple=bad,
+                cell_id=cell_id,
+            )
+            # Only these words can make a cell asynchronous; the full answer compiles it.
+            awaits = ("await" in code or "async" in code) and shell.should_run_async(
+                code, transformed_cell=transformed, preprocessing_exc_tuple=bad
+            )
+            if not awaits:
+                result = _run_to_end(cell)
+            elif shell.loop_runner is _asyncio_runner:
+                task = asyncio.get_running_loop().create_task(cell)
+                GATE.watch(task)
+                result = await task
+            else:  # %autoawait with another runner
+                result = shell.loop_runner(cell)
+        except Exception as error:  # noqa: BLE001 - IPython itself stumbled
+            failed = error
+        finally:
+            shell.events.trigger("post_execute")
+            if not silent:
+                shell.events.trigger("post_run_cell", result)
+        if failed is not None:
+            shell.show_outside_cell(failed)
+            return failed
+        return result.error_before_exec or result.error_in_exec
+
+    def _collect(
+        self, names: tuple[str, ...], report: dict[str, Any], frames: list[Any]
+    ) -> None:
+        """Pack the values asked for, and say which cannot be had."""
+        namespace = self.shell.user_ns
+        values = {name: namespace[name] for name in names if name in namespace}
+        if values:
+            self.iopub_thread.uncork()  # packing may take its time
+        report["missing"] = [name for name in names if name not in namespace]
+        while values:
+            try:
+                frames[:] = pack(values)
+            except SerializationError as error:
+                reason = str(error.context.get("reason") or error)
+                culprit = error.context.get("variable")
+                # Without a name, all of them: together they cannot be sent.
+                for name in [culprit] if culprit in values else list(values):
+                    report["unpicklable"][name] = reason
+                    del values[name]
+            else:
+                report["outputs"] = list(values)
+                return
+
+    def _describe_success(self, expressions: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "execution_count": self.shell.execution_count - 1,
+            "user_expressions": expressions,
+            "payload": self.shell.payload_manager.read_payload(),
+        }
+
+    # -- what would wait for a person ----------------------------------------------
+
+    def raw_input(self, prompt: Any = "") -> str:
+        """``input()``: ask the client, or fail at once where it cannot answer."""
+        if not self._allow_stdin:
+            raise no_stdin("input()", _INPUT_HINT)
+        return str(super().raw_input(prompt))
+
+    def getpass(self, prompt: str = "Password: ", stream: Any = None, **kwargs: Any) -> str:
+        """``getpass()``: ask the client, or fail at once where it cannot answer."""
+        if not self._allow_stdin:
+            raise no_stdin("getpass()", _INPUT_HINT)
+        return str(super().getpass(prompt, stream, **kwargs))
+
+    def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._allow_stdin:
+            raise no_debugger("breakpoint()")
+        return sys.__breakpointhook__(*args, **kwargs)
+
+
+_PROTOCOL_VERSION = sys.modules[Kernel.__module__].kernel_protocol_version
+
+
+def _run_to_end(cell: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never really waits."""
+    try:
+        cell.send(None)
+    except StopIteration as end:
+        return end.value
+    cell.close()
+    raise RuntimeError("a cell without await waited for something")
+
+
+def _describe_error(error: BaseException | None, traceback: list[str]) -> dict[str, Any]:
+    # IPython reports an error while a result is displayed without an exception.
+    return {
+        "status": "error",
+        "ename": "Exception" if error is None else type(error).__name__,
+        "evalue": "" if error is None else str(error),
+        "traceback": traceback,
+        "user_expressions": {},
+        "payload": [],
+    }
+
+
+def _describe_bad(error: BadRequest) -> dict[str, Any]:
+    return {
+        **_describe_error(error, []),
+        "ename": "InvalidRequest",
+        "execution_count": 0,
+    }

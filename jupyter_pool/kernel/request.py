@@ -1,0 +1,82 @@
+"""The pool's part of an execute request and of its reply.
+
+Both are the value of the key ``jupyter_pool`` in the message's metadata,
+version 1; the values of inputs and outputs travel as the message's buffers,
+made by `jupyter_pool.serialize.pack`. A request without that key is an
+ordinary one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["KEY", "VERSION", "BadRequest", "PoolRequest"]
+
+KEY = "jupyter_pool"
+VERSION = 1
+
+
+class BadRequest(Exception):
+    """The request cannot be run as it is; the text says why. No user code ran."""
+
+
+@dataclass(frozen=True)
+class PoolRequest:
+    """What the owner asks of the worker besides running the code."""
+
+    #: The message's buffers hold inputs.
+    inputs: bool = False
+    #: Names of the values to send back.
+    outputs: tuple[str, ...] = ()
+    #: Working folder; None: the worker's own.
+    cwd: str | None = None
+    #: `sys.path`; None: the worker's own.
+    path: tuple[str, ...] | None = None
+    #: Environment variables to set, or to unset where the value is None.
+    env: dict[str, str | None] | None = None
+    #: Seed of `random` and of NumPy's legacy generator.
+    seed: int | None = None
+    #: No reset afterwards.
+    keep: bool = False
+    #: The number that the cell shows, as in ``Out[3]``.
+    execution_count: int | None = None
+    #: Folder, path and environment of this request become the worker's own.
+    baseline: bool = False
+    #: Run nothing, only reset.
+    reset: bool = False
+
+    @classmethod
+    def parse(cls, metadata: Any) -> PoolRequest | None:
+        """Return the request in a message's metadata, or None without one.
+
+        Raises
+        ------
+        BadRequest
+            It is of another version, or misshapen.
+        """
+        found = (metadata or {}).get(KEY)
+        if found is None:
+            return None
+        if not isinstance(found, dict) or found.get("v") != VERSION:
+            version = found.get("v") if isinstance(found, dict) else found
+            raise BadRequest(
+                f"this worker speaks version {VERSION} of the pool's messages, not {version!r}"
+            )
+        get = found.get
+        path = get("path")
+        try:
+            return cls(
+                inputs=bool(get("inputs")),
+                outputs=tuple(get("outputs") or ()),
+                cwd=get("cwd"),
+                path=None if path is None else tuple(path),
+                env=None if get("env") is None else dict(get("env")),
+                seed=None if get("seed") is None else int(get("seed")),
+                keep=bool(get("keep")),
+                execution_count=get("execution_count"),
+                baseline=bool(get("baseline")),
+                reset=bool(get("reset")),
+            )
+        except (TypeError, ValueError) as error:
+            raise BadRequest(f"misshapen request: {error}") from error

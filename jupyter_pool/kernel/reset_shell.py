@@ -1,0 +1,170 @@
+"""The IPython shell's part of the reset: namespace, history, what was registered."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ShellBaseline"]
+
+# What these packages register when they are imported belongs to the module, which
+# stays imported: without it, a warm worker would show no more figures.
+_KEPT_PACKAGES = frozenset({"matplotlib", "matplotlib_inline", "IPython", "ipywidgets"})
+
+_SETTINGS = (
+    "ast_node_interactivity",
+    "autoawait",
+    "autocall",
+    "automagic",
+    "loop_runner",
+    "custom_exceptions",
+)
+
+
+class ShellBaseline:
+    """What an IPython shell looks like before any request.
+
+    Leans on InteractiveShell's attributes as named in the methods, the display
+    hook's `_`, `__`, `___`, and HistoryManager's lists (checked on IPython 9.18).
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._main = sys.modules.get("__main__")
+        self._namespace = dict(shell.user_ns)
+        self._hidden = dict(shell.user_ns_hidden)
+        # The lists and dicts that are shallow-copied, and put back when they differ.
+        self._tables = [(table, dict(table)) for table in self._find_tables()]
+        self._lists = [(items, list(items)) for items in self._find_lists()]
+        self._extensions = set(shell.extension_manager.loaded)
+        self._settings = {name: getattr(shell, name) for name in _SETTINGS if hasattr(shell, name)}
+        self._custom_tb = shell.__dict__.get("CustomTB")
+
+    def _find_tables(self) -> Iterator[dict[Any, Any]]:
+        shell = self._shell
+        yield from shell.magics_manager.magics.values()
+        yield shell.magics_manager.registry
+        yield vars(shell.hooks) if not isinstance(shell.hooks, dict) else shell.hooks
+        formatters = [
+            *shell.display_formatter.formatters.values(),
+            shell.display_formatter.ipython_display_formatter,
+            shell.display_formatter.mimebundle_formatter,
+        ]
+        for formatter in formatters:
+            yield formatter.singleton_printers
+            yield formatter.type_printers
+            yield formatter.deferred_printers
+
+    def _find_lists(self) -> Iterator[list[Any]]:
+        shell = self._shell
+        yield from shell.events.callbacks.values()
+        transformers = shell.input_transformer_manager
+        yield transformers.cleanup_transforms
+        yield transformers.line_transforms
+        yield transformers.token_transformers
+        yield shell.input_transformers_post
+        yield shell.ast_transformers
+
+    def restore(self) -> None:
+        """Put everything back; costs microseconds where nothing changed."""
+        shell = self._shell
+        for table, before in self._tables:
+            if table != before:
+                kept = {key: value for key, value in table.items() if _is_kept(value)}
+                table.clear()
+                table.update(before)
+                table.update({key: value for key, value in kept.items() if key not in before})
+        for items, before_items in self._lists:
+            if items != before_items:
+                kept_items = [
+                    item for item in items if item not in before_items and _is_kept(item)
+                ]
+                items[:] = [*before_items, *kept_items]
+        if shell.extension_manager.loaded != self._extensions:
+            shell.extension_manager.loaded = set(self._extensions)
+        for name, value in self._settings.items():
+            if getattr(shell, name) != value:
+                setattr(shell, name, value)
+        if shell.__dict__.get("CustomTB") is not self._custom_tb:
+            shell.CustomTB = self._custom_tb
+        self._restore_traps()
+        self._forget_cells()
+        self._restore_namespace()
+
+    def _restore_traps(self) -> None:
+        # An interrupt in the wrong microsecond may have skipped their exit.
+        for trap, leave in (
+            (self._shell.builtin_trap, self._shell.builtin_trap.deactivate),
+            (self._shell.display_trap, self._shell.display_trap.unset),
+        ):
+            if trap._nested_level:
+                trap._nested_level = 0
+                leave()
+
+    def _forget_cells(self) -> None:
+        """Drop history and results, and the cells' sources, which would pile up."""
+        shell = self._shell
+        shell.execution_count = 1
+        shell.last_execution_result = None
+        shell.last_execution_succeeded = True
+        shell._last_traceback = None
+        # The formatter of tracebacks keeps the last one, and with it its frames.
+        if getattr(shell.InteractiveTB, "tb", None) is not None:
+            shell.InteractiveTB.tb = None
+        hook = shell.displayhook
+        hook._ = hook.__ = hook.___ = ""
+        hook.exec_result = None
+        hook.msg = None
+        history = shell.history_manager
+        history.input_hist_parsed[:] = [""]
+        history.input_hist_raw[:] = [""]
+        for table in (
+            history.output_hist,
+            history.output_hist_reprs,
+            history.outputs,
+            history.exceptions,
+            history.db_input_cache,
+            history.db_output_cache,
+        ):
+            if table:
+                table.clear()
+        history._i = history._ii = history._iii = history._i00 = ""
+        try:
+            here = Path.cwd()
+        except OSError:
+            here = Path("/")
+        if history.dir_hist != [here]:
+            history.dir_hist[:] = [here]
+        shell.payload_manager.clear_payload()
+        shell.compile.reset_compiler_flags()
+        cells = shell.compile._filename_map
+        for name in cells:
+            linecache.cache.pop(name, None)
+        cells.clear()
+        if shell._main_mod_cache:
+            shell.clear_main_mod_cache()
+
+    def _restore_namespace(self) -> None:
+        shell = self._shell
+        if sys.modules.get("__main__") is not self._main and self._main is not None:
+            sys.modules["__main__"] = self._main
+        namespace = shell.user_ns
+        # Finalizers run here, and may write into the namespace again.
+        for _ in range(3):
+            namespace.clear()
+            if not namespace:
+                break
+        namespace.update(self._namespace)
+        hidden = shell.user_ns_hidden
+        if hidden != self._hidden:
+            hidden.clear()
+            hidden.update(self._hidden)
+
+
+def _is_kept(value: Any) -> bool:
+    function = getattr(value, "func", value)  # a partial
+    module = getattr(function, "__module__", None) or ""
+    return module.partition(".")[0] in _KEPT_PACKAGES

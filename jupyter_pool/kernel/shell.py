@@ -1,0 +1,229 @@
+"""The worker's IPython shell: cheap cell names, clean tracebacks, defined exits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import traceback
+from types import TracebackType
+from typing import Any
+
+from ipykernel.compiler import XCachingCompiler
+from ipykernel.displayhook import ZMQShellDisplayHook
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.error import StdinNotImplementedError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from traitlets import Type
+
+from jupyter_pool.kernel.interrupts import GATE
+
+__all__ = ["CELL_FILE", "PoolShell", "no_stdin"]
+
+#: The file name that a cell has in tracebacks and stack dumps.
+CELL_FILE = re.compile(r"ipykernel_\d+[/\\]\d+\.py$")
+
+_OWN_FOLDER = os.path.dirname(__file__)
+_CELL_FOLDER = os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}")
+
+
+def no_stdin(what: str, instead: str) -> StdinNotImplementedError:
+    """The error for something that would wait for a person in front of the cell."""
+    return StdinNotImplementedError(f"{what} is not available in a pool cell: {instead}")
+
+
+class CellCompiler(XCachingCompiler):
+    """Names cells as ipykernel does (libraries such as joblib and numba look for it).
+
+    Its own hash costs a microsecond per character of the cell.
+    """
+
+    #: The last expression of the running cell, if its value is to be displayed.
+    last_expression: Any = None
+
+    def __call__(self, source: Any, filename: str, symbol: str, **kwargs: Any) -> Any:
+        """Compile one statement of a cell."""
+        code = super().__call__(source, filename, symbol, **kwargs)
+        self.last_expression = code if symbol == "single" else None
+        return code
+
+    def get_code_name(self, raw_code: str, code: str, number: int) -> str:
+        """Return the file name of a cell, the same for the same text."""
+        digest = hashlib.blake2b(raw_code.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+        return os.path.join(_CELL_FOLDER, f"{int.from_bytes(digest, 'big')}.py")
+
+
+class PoolDisplayHook(ZMQShellDisplayHook):
+    """The display hook: the value of a cell's end leaves together with its reply."""
+
+    def finish_displayhook(self) -> None:
+        """Publish the result."""
+        shell = self.shell
+        # Two frames up is who displays: the interpreter, for the end of the
+        # cell, or somebody's call in the middle of it.
+        if (
+            sys._getframe(2).f_code is shell.compile.last_expression
+            and shell.ast_node_interactivity != "all"
+        ):
+            shell.kernel.iopub_thread.cork()
+        super().finish_displayhook()
+
+    def quiet(self) -> bool:
+        """Whether the cell ends in a semicolon."""
+        cells = self.shell.history_manager.input_hist_parsed
+        if cells and ";" not in cells[-1]:
+            return False
+        return bool(super().quiet())
+
+
+@magics_class
+class _DebuggerMagics(Magics):  # type: ignore[misc]
+    """Magics that need someone to answer: an error where nobody can."""
+
+    @line_cell_magic  # type: ignore[untyped-decorator]
+    def debug(self, line: str = "", cell: str | None = None) -> Any:
+        """Debug post mortem, or a statement; see IPython's own %debug."""
+        self._check("%debug")
+        return self._original("debug", line, cell)
+
+    @line_magic  # type: ignore[untyped-decorator]
+    def pdb(self, line: str = "") -> Any:
+        """Switch the automatic debugger; see IPython's own %pdb."""
+        self._check("%pdb")
+        return self._original("pdb", line)
+
+    def _check(self, name: str) -> None:
+        if not self.shell.kernel._allow_stdin:
+            raise no_debugger(name)
+
+    def _original(self, name: str, *args: Any) -> Any:
+        return getattr(self.shell.magics_manager.registry["ExecutionMagics"], name)(*args)
+
+
+def no_debugger(what: str) -> StdinNotImplementedError:
+    """The error for whatever would open a debugger."""
+    return no_stdin(what, "nobody can type into it. Run the cell in your own kernel to debug it.")
+
+
+class PoolShell(ZMQInteractiveShell):
+    """The shell.
+
+    Leans on InteractiveShell: `_get_exc_info` is asked for every exception that
+    is shown, `_showtraceback` publishes, `ask_exit` is what exit() and quit()
+    call, `InteractiveTB` formats (checked on IPython 9.18, ipykernel 7.4).
+    """
+
+    displayhook_class = Type(PoolDisplayHook)
+
+    def init_magics(self) -> None:
+        """Register IPython's magics, and ours over them."""
+        super().init_magics()
+        self.register_magics(_DebuggerMagics)
+
+    def ask_exit(self) -> None:
+        """What exit() and quit() do: end a pool cell, or a plain client's kernel."""
+        if self.kernel.in_pool_request:
+            raise SystemExit
+        super().ask_exit()
+
+    def debugger(self, force: bool = False) -> None:
+        """Open the debugger on the last traceback."""
+        if not self.kernel._allow_stdin:
+            raise no_debugger("the debugger")
+        super().debugger(force)
+
+    # -- tracebacks ------------------------------------------------------------
+
+    def is_cell_file(self, filename: str) -> bool:
+        """Whether code with this file name is a cell's own."""
+        return filename in self.compile._filename_map
+
+    def _get_exc_info(self, exc_tuple: Any = None) -> tuple[Any, Any, TracebackType | None]:
+        etype, value, tb = super()._get_exc_info(exc_tuple)
+        if GATE.cancelled_cell and issubclass(etype, asyncio.CancelledError):
+            etype, value = KeyboardInterrupt, KeyboardInterrupt().with_traceback(tb)
+        _drop_own_tail(tb)
+        return etype, value, tb
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Publish an exception. Groups too: IPython only prints them to stderr."""
+        try:
+            etype, value, tb = self._get_exc_info(exc_tuple)
+        except ValueError:
+            super().showtraceback(exc_tuple, *args, **kwargs)
+            return
+        if issubclass(etype, SystemExit):
+            # IPython would send people to %tb, which another request cannot see.
+            self._showtraceback(etype, value, self.InteractiveTB.get_exception_only(etype, value))
+            return
+        if _has_group(value):
+            stb = "".join(traceback.format_exception(etype, value, self.trim_to_cell(tb)))
+            self._showtraceback(etype, value, stb.splitlines())
+            return
+        super().showtraceback((etype, value, tb), *args, **kwargs)
+
+    def show_outside_cell(self, error: BaseException) -> None:
+        """Publish an exception that was not raised by the cell's own code."""
+        tb = self.trim_to_cell(error.__traceback__)
+        if tb is None:
+            etype = type(error)
+            self._showtraceback(etype, error, self.InteractiveTB.get_exception_only(etype, error))
+        else:
+            self.showtraceback((type(error), error, tb), tb_offset=0)
+
+    def trim_to_cell(self, tb: TracebackType | None) -> TracebackType | None:
+        """Return the traceback from the first frame of a cell on; None if there is none."""
+        while tb is not None and not self.is_cell_file(tb.tb_frame.f_code.co_filename):
+            tb = tb.tb_next
+        return tb
+
+    def find_cell_line(self, error: BaseException, code: str) -> dict[str, Any] | None:
+        """Return the innermost line of the cell that an error came from.
+
+        Returns
+        -------
+        dict or None
+            ``line`` counts from 1 in `code` as sent; ``source`` is that line.
+        """
+        number = None
+        if isinstance(error, SyntaxError) and self.is_cell_file(error.filename or ""):
+            number = error.lineno
+        tb = error.__traceback__
+        while tb is not None:
+            if self.is_cell_file(tb.tb_frame.f_code.co_filename):
+                number = tb.tb_lineno
+            tb = tb.tb_next
+        if number is None:
+            return None
+        lines = code.splitlines()
+        # IPython drops empty lines at the top before it compiles a cell.
+        number += next((i for i, line in enumerate(lines) if line.strip()), 0)
+        if not 1 <= number <= len(lines):
+            return None
+        return {"line": number, "source": lines[number - 1].strip()}
+
+
+def _drop_own_tail(tb: TracebackType | None) -> None:
+    """Cut the kernel's own frames off the inner end: they are not the user's doing."""
+    last = None
+    while tb is not None:
+        if os.path.dirname(tb.tb_frame.f_code.co_filename) != _OWN_FOLDER:
+            last = tb
+        tb = tb.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
+def _has_group(error: BaseException | None) -> bool:
+    if sys.version_info < (3, 11):
+        return False
+    seen = 0
+    while error is not None and seen < 100:
+        if isinstance(error, BaseExceptionGroup):
+            return True
+        error = error.__context__
+        seen += 1
+    return False

@@ -1,0 +1,560 @@
+"""`KernelPool` and `AsyncKernelPool`: what users call. Two thin faces of one engine.
+
+A request is made and checked in the caller's thread, queued and run by the engine's I/O thread, and
+made readable in the caller's thread again. How a caller waits is all that the two differ in.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from jupyter_pool.engine.calls import DEFAULT, check_presets, guarded
+from jupyter_pool.engine.driver import Driver
+from jupyter_pool.engine.face import HEALTH_TIMEOUT, SETTLE_SLACK, PoolFace, prepare
+from jupyter_pool.engine.futures import FutureSink, PoolFuture, StreamingFutureSink
+from jupyter_pool.engine.registry import get_pool, list_pools
+from jupyter_pool.engine.request import Completion, Event, Mailbox, Request
+from jupyter_pool.engine.settle import settle
+from jupyter_pool.errors import InvalidRequest, PoolError
+
+if TYPE_CHECKING:
+    from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus
+    from jupyter_pool.results import ExecutionResult, WaitInfo
+
+__all__ = ["KernelPool", "Lease", "PoolView", "get_pool", "list_pools"]
+
+OnOutput = Callable[[Event], None]
+
+_log = logging.getLogger("jupyter_pool")
+
+#: When a waiting caller is first told why, and how often after that, in seconds.
+_WAIT_NEWS = 1.0
+
+
+class _Requests:
+    """Making requests of a pool, with presets: what a pool and its views have in common."""
+
+    _presets: Mapping[str, Any] = {}
+
+    @property
+    def _pool(self) -> KernelPool:
+        raise NotImplementedError
+
+    def execute(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Iterable[str] = (),
+        session_id: str | None = DEFAULT,
+        timeout: float | str | None = DEFAULT,
+        checkout_timeout: float | str | None = DEFAULT,
+        on_output: OnOutput | None = DEFAULT,
+        check: bool = DEFAULT,
+        retries: int = DEFAULT,
+        isolation: str | None = DEFAULT,
+        seed: int | None = DEFAULT,
+        execution_count: int | None = None,
+        on_wait: Callable[[WaitInfo], None] | None = None,
+    ) -> ExecutionResult:
+        """Run code as a notebook cell on a free worker, and wait for it.
+
+        Parameters
+        ----------
+        code
+            Anything that a Jupyter cell may hold: magics, ``!commands``, ``await``.
+        inputs
+            Values by variable name, pickled now and there before the code runs. Arrays travel
+            beside the pickle and are writable there.
+        outputs
+            Names of variables to bring back, as ``result.outputs["name"]``.
+        session_id
+            A label for statistics; it does not choose the worker.
+        timeout
+            How long the code may run, in seconds (or ``"10m"``); None: no limit. By default the
+            pool's `operation_timeout`. Retries do not prolong it.
+        checkout_timeout
+            How long to wait for a worker; by default the pool's `checkout_timeout`.
+        on_output
+            Called with each output as it comes, in this thread: a dict like the notebook format's,
+            or one of output_type ``update_display_data`` or ``clear_output``. Its exceptions are
+            logged.
+        check
+            Raise errors. With False, look at ``result.status`` and ``result.error``.
+        retries
+            How often to run the code again after its worker died; nothing else is retried.
+        isolation
+            ``"process"`` replaces the worker afterwards, ``"none"`` leaves everything as it is for
+            the next ``"none"`` request; by default the pool's.
+        seed
+            Makes ``random`` and NumPy's global generator reproducible in this request.
+        execution_count
+            The number that tracebacks show as ``Cell In[n]``.
+        on_wait
+            Called in this thread when the request has waited for a second, and every second from
+            then on until it runs.
+
+        Returns
+        -------
+        ExecutionResult
+
+        Raises
+        ------
+        ExecutionError
+            The code raised; the remote traceback is shown as Jupyter shows its own.
+        CheckoutTimeout, OperationTimeout, Cancelled
+            No worker in time; ran too long; cancelled by `cancel`.
+        WorkerDied, WorkerStartError, ProtocolError
+            The worker died under it; none could be started; it spoke nonsense.
+        SerializationError, InvalidRequest
+            An input or output that cannot be pickled; anything impossible.
+        PoolNotAvailable, PoolSaturated
+            The pool is closed; `max_waiting` requests wait already.
+        """
+        pool = self._pool
+        on_output = self._preset("on_output", on_output, None)
+        check = self._preset("check", check, True)
+        mailbox = Mailbox(wants_output=on_output is not None)
+        request = prepare(
+            pool,
+            self._presets,
+            mailbox,
+            code,
+            limits=True,
+            inputs=inputs,
+            outputs=outputs,
+            session_id=session_id,
+            timeout=timeout,
+            checkout_timeout=checkout_timeout,
+            retries=retries,
+            isolation=isolation,
+            seed=seed,
+            execution_count=execution_count,
+        )
+        return settle(_run(pool, request, mailbox, on_output, on_wait), check=check)
+
+    def submit_code(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Iterable[str] = (),
+        session_id: str | None = DEFAULT,
+        timeout: float | str | None = DEFAULT,
+        checkout_timeout: float | str | None = DEFAULT,
+        on_output: OnOutput | None = DEFAULT,
+        check: bool = DEFAULT,
+        retries: int = DEFAULT,
+        isolation: str | None = DEFAULT,
+        seed: int | None = DEFAULT,
+    ) -> Future[ExecutionResult]:
+        """Run code as `execute` does, without waiting.
+
+        There are no time limits unless given here. `on_output` is called on a thread of this
+        request's own, before the future is done.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of the `ExecutionResult`, with a `request_id` attribute. ``cancel()`` works until a
+            worker runs it (PEP 3148); `KernelPool.cancel` interrupts it also then.
+        """
+        pool = self._pool
+        on_output = self._preset("on_output", on_output, None)
+        finish = partial(settle, check=self._preset("check", check, True))
+        future = PoolFuture("", pool.cancel)
+        sink = (
+            FutureSink(future, finish, pool.callbacks)
+            if on_output is None
+            else StreamingFutureSink(future, finish, pool.callbacks, guarded(on_output, _log))
+        )
+        request = prepare(
+            pool,
+            self._presets,
+            sink,
+            code,
+            limits=False,
+            inputs=inputs,
+            outputs=outputs,
+            session_id=session_id,
+            timeout=timeout,
+            checkout_timeout=checkout_timeout,
+            retries=retries,
+            isolation=isolation,
+            seed=seed,
+            # All futures of a pool take turns with whoever waits for a single cell.
+            group="submitted",
+            # The caller goes on and may change its arrays before they are sent.
+            snapshot=True,
+        )
+        future.request_id = request.id
+        pool.tell(lambda driver: driver.submit(request))
+        return future
+
+    def execute_in_session(self, session_id: str, code: str, **options: Any) -> ExecutionResult:
+        """`execute` under a session's label."""
+        return self.execute(code, session_id=session_id, **options)
+
+    def execute_anonymous(self, code: str, **options: Any) -> ExecutionResult:
+        """`execute` without a session: nothing is tracked."""
+        return self.execute(code, session_id=None, **options)
+
+    def checkout(
+        self,
+        *,
+        session_id: str | None = DEFAULT,
+        checkout_timeout: float | str | None = DEFAULT,
+    ) -> Lease:
+        """Hold one worker exclusively: ``with pool.checkout() as worker: worker.execute(…)``.
+
+        What the code defines stays from one `execute` to the next while the lease is held; the
+        worker is reset when it is returned.
+        """
+        return Lease(
+            self._pool,
+            self._presets,
+            {"session_id": session_id, "checkout_timeout": checkout_timeout},
+        )
+
+    def options(self, **presets: Any) -> PoolView:
+        """A view of this pool with other defaults: ``fast = pool.options(timeout=5)``.
+
+        Parameters
+        ----------
+        presets
+            timeout, checkout_timeout, session_id, retries, isolation, seed, on_output, check; as in
+            `execute`.
+        """
+        return PoolView(self._pool, {**self._presets, **check_presets(presets)})
+
+    def _preset(self, name: str, given: Any, default: Any) -> Any:
+        return self._presets.get(name, default) if given is DEFAULT else given
+
+
+class PoolView(_Requests):
+    """A pool seen with other defaults. It has no life of its own: close the pool."""
+
+    def __init__(self, pool: KernelPool, presets: Mapping[str, Any]) -> None:
+        self._owner = pool
+        self._presets = presets
+
+    @property
+    def _pool(self) -> KernelPool:
+        return self._owner
+
+    def __repr__(self) -> str:
+        presets = ", ".join(f"{name}={value!r}" for name, value in self._presets.items())
+        return f"<{self._owner!r} with {presets}>"
+
+
+class KernelPool(PoolFace, _Requests):
+    """A pool of real Jupyter kernels that runs code statelessly: any worker serves any request.
+
+    ``with KernelPool(size=4) as pool:`` starts it and closes it again. An unstarted pool starts on
+    first use; a closed one stays closed.
+
+    Parameters
+    ----------
+    size
+        How many workers; by default the usable CPUs, at most 8.
+    **options
+        Any option of `PoolConfig`, such as ``overflow=2`` or ``kernel_name="bash"``.
+
+    Raises
+    ------
+    InvalidRequest
+        An option that is unknown or impossible, or a name in use.
+    """
+
+    @property
+    def _pool(self) -> KernelPool:
+        return self
+
+    def start(self, *, wait: bool = False, timeout: float | None = None) -> KernelPool:
+        """Start the workers, all at once; with `wait` return when they are ready.
+
+        Raises
+        ------
+        WorkerStartError
+            With `wait`: they cannot be started.
+        TimeoutError
+            With `wait`: not ready within `timeout` seconds.
+        """
+        self.tell(Driver.start)
+        if wait:
+            answer: queue.SimpleQueue[PoolError | None] = queue.SimpleQueue()
+            self.tell(lambda driver: driver.when_ready(answer.put))
+            try:
+                error = answer.get(timeout=timeout)
+            except queue.Empty:
+                raise TimeoutError(f"{self!r} was not ready within {timeout:g} s") from None
+            if error is not None:
+                raise error
+        return self
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close the pool: finish what was submitted, stop the workers, verify that they are gone.
+
+        Parameters
+        ----------
+        timeout
+            After so many seconds what still waits is cancelled and what still runs is interrupted,
+            then killed. 0: at once. None: never.
+        """
+        driver = self.begin_close(now=timeout == 0)
+        if driver is None:
+            return
+        try:
+            if driver.closed.wait(None if timeout == 0 else timeout) is False:
+                self.begin_close(now=True)
+                driver.closed.wait(self.force_close_timeout())
+        except BaseException:  # Ctrl-C: finish nothing more, but leave nothing behind
+            self.begin_close(now=True)
+            driver.closed.wait(self.force_close_timeout())
+            raise
+        finally:
+            self.end_close(driver)
+
+    def __enter__(self) -> KernelPool:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Left normally, what was submitted is finished; left by an exception, nobody wants it.
+        self.close(None if kind is None else 0)
+
+    def health_check(self) -> HealthReport:
+        """Have every idle worker answer, and say how healthy the pool is, and why.
+
+        A busy worker is not a sick one. Takes at most some five seconds.
+        """
+        answer: queue.SimpleQueue[HealthReport] = queue.SimpleQueue()
+        self.begin_health_check(answer.put)
+        return answer.get(timeout=HEALTH_TIMEOUT + SETTLE_SLACK)
+
+    def get_status(self) -> PoolStatus:
+        """Configuration, state and every worker, at this moment."""
+        return self.read_status()
+
+    def get_stats(self) -> PoolStats:
+        """The counters since the start or the last `pop_stats`, and some gauges."""
+        return self.read_stats()
+
+    def pop_stats(self) -> PoolStats:
+        """As `get_stats`; the counters begin anew."""
+        return self.read_stats(pop=True)
+
+    def resize(self, size: int | None = None, overflow: int | None = None) -> None:
+        """Change how many workers there are.
+
+        More start at once; fewer: idle ones are stopped now, busy ones after their request.
+
+        Raises
+        ------
+        InvalidRequest
+            An impossible number, or none given.
+        """
+        self.order_resize(size, overflow)
+
+    def restart_worker(self, worker_id: int) -> None:
+        """Replace one worker now. What runs on it is cancelled.
+
+        Raises
+        ------
+        InvalidRequest
+            There is no such worker; the message lists those there are.
+        """
+        self.order_restart(worker_id)
+
+    def drain(self) -> None:
+        """Replace every worker by a fresh one: idle ones now, busy ones after their request."""
+        self.tell(Driver.drain)
+
+    def cancel(self, request_id: str) -> None:
+        """Cancel a request: queued it never runs, running it is interrupted.
+
+        An unknown id is that of a request which has ended: nothing happens.
+        """
+        self.order_cancel(request_id)
+
+    def end_session(self, session_id: str) -> bool:
+        """Forget a session; False if there is none of that id. Its requests go on."""
+        return self.order_end_session(session_id)
+
+
+class Lease:
+    """An exclusive hold on one worker, from ``with`` to its end."""
+
+    def __init__(
+        self, pool: KernelPool, presets: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        self._pool = pool
+        self._presets = presets
+        self._options = options
+        self._mailbox = Mailbox()
+        self._request: Request | None = None
+        #: The id of the worker that is held; None before and after.
+        self.worker_id: int | None = None
+
+    def __enter__(self) -> Lease:
+        pool = self._pool
+        request = prepare(
+            pool,
+            self._presets,
+            self._mailbox,
+            "",
+            limits=True,
+            is_lease=True,
+            **{**self._options, "timeout": None},
+        )
+        self._request = request
+        try:
+            pool.tell(lambda driver: driver.submit(request))
+            item = self._mailbox.get(None)
+            assert item is not None
+            kind, value = item
+            if kind == "finish":
+                settle(value)
+            self.worker_id = request.worker_id
+        except BaseException:
+            pool.cancel(request.id)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        request, self.worker_id = self._request, None
+        if request is not None:
+            driver = self._pool._driver
+            assert driver is not None
+            driver.engine.post(lambda: driver.return_lease(request.id))
+
+    def execute(
+        self,
+        code: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Iterable[str] = (),
+        timeout: float | str | None = DEFAULT,
+        on_output: OnOutput | None = None,
+        check: bool = True,
+        seed: int | None = None,
+        execution_count: int | None = None,
+    ) -> ExecutionResult:
+        """Run code on the worker that is held; as `KernelPool.execute`, but state stays.
+
+        Raises
+        ------
+        InvalidRequest
+            The lease is not held.
+        """
+        if self.worker_id is None or self._request is None:
+            raise InvalidRequest("this lease is not held: use it within `with pool.checkout()`")
+        mailbox = Mailbox(wants_output=on_output is not None)
+        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
+        request = prepare(
+            self._pool,
+            presets,
+            mailbox,
+            code,
+            limits=True,
+            inputs=inputs,
+            outputs=outputs,
+            session_id=self._request.session_id,
+            timeout=timeout,
+            seed=seed,
+            execution_count=execution_count,
+            lease=self._request.id,
+        )
+        return settle(_run(self._pool, request, mailbox, on_output, None), check=check)
+
+
+def _run(
+    pool: KernelPool,
+    request: Request,
+    mailbox: Mailbox,
+    on_output: OnOutput | None,
+    on_wait: Callable[[WaitInfo], None] | None,
+) -> Completion:
+    """Submit a request and wait for its end in this thread, where its callbacks run too.
+
+    Whatever interrupts the wait gives the request up, sees its worker settled (or killed), and is
+    raised again.
+    """
+    driver = pool.running()
+    show = guarded(on_output, _log) if on_output is not None else None
+    try:
+        driver.engine.post(lambda: driver.submit(request))
+        news = _Waiting(driver, request, on_wait) if on_wait is not None else None
+        while True:
+            item = mailbox.get(_WAIT_NEWS if news is not None else None)
+            if item is None:
+                assert news is not None
+                news = news.tell()
+                continue
+            kind, value = item
+            if kind == "finish":
+                completion: Completion = value
+                return completion
+            if kind == "granted":
+                if news is not None:
+                    news.granted()
+                    news = None
+            elif show is not None:
+                show(value)
+    except BaseException:
+        driver.cancel_soon(request.id)
+        _drain(mailbox, show, pool.force_close_timeout())
+        raise
+
+
+def _drain(mailbox: Mailbox, show: OnOutput | None, patience: float) -> None:
+    """See a cancelled request to its end, with what it still says, for a bounded time."""
+    deadline = time.monotonic() + patience
+    while (left := deadline - time.monotonic()) > 0:
+        item = mailbox.get(left)
+        if item is None or item[0] == "finish":
+            return
+        if item[0] == "output" and show is not None:
+            show(item[1])
+
+
+class _Waiting:
+    """Tells a caller every second why it still waits, and once that it does not any more."""
+
+    def __init__(
+        self, driver: Driver, request: Request, on_wait: Callable[[WaitInfo], None]
+    ) -> None:
+        self._driver = driver
+        self._request = request
+        self._on_wait = on_wait
+        self._told = False
+
+    def tell(self) -> _Waiting | None:
+        info = self._driver.engine.ask(lambda: self._driver.wait_info(self._request))
+        if info.state == "running":
+            self.granted()
+            return None
+        self._told = True
+        self._on_wait(info)
+        return self
+
+    def granted(self) -> None:
+        if self._told:
+            self._told = False
+            self._on_wait(self._driver.engine.ask(lambda: self._driver.wait_info(self._request)))

@@ -1,0 +1,306 @@
+"""Where workers come from: KernelManager, on an asyncio loop in a thread of its own.
+
+    I/O thread ── start / stop / interrupt ──▶ launcher thread ── KernelManager ──▶ processes
+        ▲                                            │ pidfd, stderr pipe
+        └──────── Launched / Exited (post) ──────────┘
+
+KernelManager starts kernels; the pool supervises them, so its restarter and its own sockets stay
+off. One task per worker sees it from its first line of stderr to the moment when every process of
+its session is verified gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+import zmq.asyncio
+from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+
+from . import processes
+from .guardian import Guardian
+
+#: How much of a worker's last stderr is kept, in bytes.
+STDERR_TAIL = 64 * 1024
+#: How long a worker that was asked to shut down may take, in seconds.
+SHUTDOWN_GRACE = 1.0
+#: How long to wait for the stacks of a worker that is about to be killed, in seconds.
+DUMP_GRACE = 0.5
+#: Longest path that fits a Unix socket address on every platform (macOS: 104, Linux: 108).
+MAX_IPC_PATH = 100
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """What to start: a kernelspec's name (or the pool's own kernel), where, and with what."""
+
+    kernel_name: str | None
+    cwd: str
+    env: dict[str, str]
+
+
+@dataclass
+class Launched:
+    """A worker's process runs; where to reach it."""
+
+    connection: dict[str, Any]
+    key: bytes
+    pid: int | None
+    interrupt_mode: str
+
+
+@dataclass
+class Exited:
+    """A worker's process (and its session) is gone, or could not be started."""
+
+    status: int | None
+    stderr: str
+    error: str | None = None
+
+
+class _Manager(AsyncKernelManager):
+    """A KernelManager without sockets of its own: the engine talks to the kernel."""
+
+    def _connect_control_socket(self) -> None:
+        return
+
+
+def worker_spec() -> KernelSpec:
+    """The pool's own worker kernel in this interpreter."""
+    return KernelSpec(
+        argv=[sys.executable, "-m", "jupyter_pool.kernel", "-f", "{connection_file}"],
+        display_name="Python (jupyter_pool worker)",
+        language="python",
+        interrupt_mode="signal",
+        metadata={"supported_encryption": "curve"},
+    )
+
+
+@dataclass
+class Worker:
+    """One worker process as the launcher sees it."""
+
+    name: str
+    spec: LaunchSpec
+    post: Callable[[Launched | Exited], None]
+    pid: int | None = None
+    manager: _Manager | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: bool = False
+    stderr: bytearray = field(default_factory=bytearray)
+    stderr_fd: int = -1
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Launcher:
+    """Starts, signals and stops worker processes. Every method may be called from any thread."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._guardian = Guardian(folder)
+        # Only KernelManager's trait needs one; no socket is ever made from it.
+        self._context = zmq.asyncio.Context()
+        self._loop = asyncio.SelectorEventLoop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        def begin() -> None:
+            task = self._loop.create_task(coroutine)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self._loop.call_soon_threadsafe(begin)
+
+    def close(self) -> None:
+        """End the thread and dismiss the guardian. Every worker must be gone."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._context.term()
+        self._guardian.close()
+
+    # -- a worker's life ---------------------------------------------------------------------
+
+    def start(
+        self, name: str, spec: LaunchSpec, post: Callable[[Launched | Exited], None]
+    ) -> Worker:
+        """Start a worker; ``post`` is told from the launcher's thread."""
+        worker = Worker(name, spec, post)
+        self._spawn(self._live(worker))
+        return worker
+
+    async def _live(self, worker: Worker) -> None:
+        status: int | None = None
+        error: str | None = None
+        try:
+            await self._launch(worker)
+            status = await self._exit_status(worker)
+        except NoSuchKernel as problem:
+            error = str(problem)
+        except Exception as problem:  # noqa: BLE001 - a foreign provisioner may raise anything
+            error = f"{type(problem).__name__}: {problem}"
+        await self._bury(worker)
+        worker.gone.set()
+        worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error))
+
+    async def _launch(self, worker: Worker) -> None:
+        manager = worker.manager = _Manager(
+            connection_file=os.path.join(self.folder, f"{worker.name}.json"),
+            context=self._context,
+            transport="ipc",
+            ip=os.path.join(self.folder, worker.name),
+            autorestart=False,
+            **{f"{channel}_port": port for port, channel in enumerate(CHANNELS, 1)},
+        )
+        if worker.spec.kernel_name is None:
+            manager._kernel_spec = worker_spec()
+        else:
+            manager.kernel_name = worker.spec.kernel_name
+        worker.stderr_fd, write_end = os.pipe()
+        os.set_blocking(worker.stderr_fd, False)
+        self._loop.add_reader(worker.stderr_fd, self._read_stderr, worker)
+        try:
+            await manager.start_kernel(
+                cwd=worker.spec.cwd,
+                env=dict(worker.spec.env),
+                stdout=write_end,
+                stderr=write_end,
+            )
+        finally:
+            os.close(write_end)
+        assert manager.provisioner is not None
+        worker.pid = getattr(manager.provisioner, "pid", None)
+        if worker.pid is not None:
+            self._guardian.add(worker.pid)
+        spec = manager.kernel_spec
+        assert spec is not None
+        connection = dict(manager.get_connection_info())
+        worker.post(
+            Launched(connection, manager.session.key, worker.pid, spec.interrupt_mode or "signal")
+        )
+        if worker.stopping:
+            await self._signal(worker, signal.SIGKILL)
+
+    async def _exit_status(self, worker: Worker) -> int | None:
+        """Wait until the kernel's process has ended."""
+        assert worker.manager is not None
+        provisioner = worker.manager.provisioner
+        assert provisioner is not None
+        if worker.pid is not None and hasattr(os, "pidfd_open"):
+            ended = asyncio.Event()
+            pidfd = os.pidfd_open(worker.pid)
+            self._loop.add_reader(pidfd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                self._loop.remove_reader(pidfd)
+                os.close(pidfd)
+        # A provisioner has no event to wait for.
+        while (status := await provisioner.poll()) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        return status
+
+    async def _bury(self, worker: Worker) -> None:
+        """Leave nothing of a worker behind: children, pipe, files."""
+        if worker.pid is not None:
+            processes.kill_session(worker.pid)
+        if worker.stderr_fd >= 0:
+            self._read_stderr(worker)
+            self._close_stderr(worker)
+        if worker.manager is not None:
+            if worker.manager.has_kernel:
+                assert worker.manager.provisioner is not None
+                await worker.manager.provisioner.wait()
+            await worker.manager.cleanup_resources()
+        if worker.pid is not None:
+            self._guardian.remove(worker.pid)
+
+    # -- stderr ------------------------------------------------------------------------------
+
+    def _read_stderr(self, worker: Worker) -> None:
+        if worker.stderr_fd < 0:
+            return
+        while True:
+            try:
+                chunk = os.read(worker.stderr_fd, 65536)
+            except BlockingIOError:
+                return
+            if not chunk:
+                self._close_stderr(worker)
+                return
+            worker.stderr += chunk
+            del worker.stderr[:-STDERR_TAIL]
+            worker.heard.set()
+
+    def _close_stderr(self, worker: Worker) -> None:
+        if worker.stderr_fd >= 0:
+            self._loop.remove_reader(worker.stderr_fd)
+            os.close(worker.stderr_fd)
+            worker.stderr_fd = -1
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def stop(self, worker: Worker, *, kill: bool, dump: bool = False) -> None:
+        """End a worker; ``Exited`` follows. Without ``kill`` it was asked to shut down before.
+
+        ``dump`` has the pool's own kernel write the stacks of all its threads to stderr first.
+        """
+        self._spawn(self._stop(worker, kill, dump))
+
+    async def _stop(self, worker: Worker, kill: bool, dump: bool) -> None:
+        worker.stopping = True
+        if dump and worker.pid is not None:
+            worker.heard.clear()
+            if processes.send(worker.pid, signal.SIGUSR1, group=False):
+                await _within(worker.heard.wait(), DUMP_GRACE)
+        if not kill:
+            await _within(worker.gone.wait(), SHUTDOWN_GRACE)
+        if not worker.gone.is_set():
+            await self._signal(worker, signal.SIGKILL)
+
+    async def _signal(self, worker: Worker, signum: int) -> None:
+        manager = worker.manager
+        if manager is not None and manager.has_kernel:
+            assert manager.provisioner is not None
+            try:
+                if signum == signal.SIGKILL:
+                    await manager.provisioner.kill()
+                else:
+                    await manager.provisioner.send_signal(signum)
+            except OSError:
+                pass  # it went away by itself
+
+    def interrupt(self, worker: Worker, done: Callable[[], None]) -> None:
+        """Interrupt a worker by way of its provisioner; ``done`` is called once that was sent."""
+
+        async def interrupt() -> None:
+            await self._signal(worker, signal.SIGINT)
+            done()
+
+        self._spawn(interrupt())
+
+
+#: The channels of a kernel in the order of their port numbers on an ipc path.
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+
+
+async def _within(coroutine: Coroutine[Any, Any, Any], seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(coroutine, seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True

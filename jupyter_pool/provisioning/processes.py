@@ -1,0 +1,97 @@
+"""Processes of a worker: its session, its group, and how to be sure that they are gone.
+
+Every worker is started in a session of its own, so the kernel's process id names its session and
+its first process group too. Children stay in that session unless they call ``setsid``; those escape.
+Standard library only: the guardian runs this file with ``python -I -S``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+_LINUX = sys.platform.startswith("linux")
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat after the command name, or None where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read().decode("ascii", "replace")
+    except OSError:
+        return None
+    # The command may hold blanks and brackets; it ends at the last one.
+    return text[text.rfind(")") + 2 :].split()
+
+
+def start_time(pid: int) -> int:
+    """A number that tells two processes with the same id apart; 0 where it cannot be had."""
+    fields = _stat_fields(pid) if _LINUX else None
+    return int(fields[19]) if fields else 0
+
+
+def is_running(pid: int, started: int = 0) -> bool:
+    """Whether that process exists and is no zombie (nor, with ``started``, a later one)."""
+    if _LINUX:
+        fields = _stat_fields(pid)
+        if fields is None or fields[0] in "ZX":
+            return False
+        return not started or int(fields[19]) == started
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def session_members(session: int) -> Iterator[int]:
+    """Ids of the running processes of a session. Empty where there is no /proc."""
+    if not _LINUX:
+        return
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat_fields(int(entry))
+            if fields and fields[0] not in "ZX" and int(fields[3]) == session:
+                yield int(entry)
+
+
+def send(pid: int, signum: int, *, group: bool = True) -> bool:
+    """Send a signal to a worker (its whole process group by default); False if it is gone."""
+    try:
+        if group:
+            os.killpg(pid, signum)
+        else:
+            os.kill(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        # macOS answers EPERM for a group whose members are all zombies.
+        return False
+    return True
+
+
+def kill_session(session: int) -> None:
+    """SIGKILL everything in a worker's process group and session. Returns at once."""
+    send(session, signal.SIGKILL)
+    # Job control (an interactive shell, `process_group=0`) makes groups of its own in the session.
+    # A killed parent may have had a child in the making, so look until nobody is found.
+    for _ in range(10):
+        members = list(session_members(session))
+        if not members:
+            return
+        for pid in members:
+            send(pid, signal.SIGKILL, group=False)
+
+
+def describe_exit(status: int | None) -> tuple[int | None, str | None]:
+    """``(exit code, None)`` or ``(None, signal name)`` of a subprocess-style return code."""
+    if status is None:
+        return None, None
+    if status < 0:
+        try:
+            return None, signal.Signals(-status).name
+        except ValueError:
+            return None, f"signal {-status}"
+    return status, None

@@ -1,0 +1,216 @@
+"""What a pool gives back: results of requests, and (from `reports`) reports about itself.
+
+All of it is frozen: a snapshot that stays as it is. Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jupyter_pool import _reprs
+from jupyter_pool.errors import ExecutionError, InvalidRequest, PoolError
+from jupyter_pool.outputs import OutputCollector
+from jupyter_pool.reports import (
+    Distribution,
+    HealthReport,
+    PoolStats,
+    PoolStatus,
+    SessionInfo,
+    WorkerInfo,
+    WorkerVerdict,
+)
+from jupyter_pool.serialize import LazyOutputs
+
+__all__ = [
+    "Distribution",
+    "ExecutionResult",
+    "HealthReport",
+    "LazyOutputs",
+    "OutputCollector",
+    "PoolStats",
+    "PoolStatus",
+    "ProgramResult",
+    "SessionInfo",
+    "Timings",
+    "WaitInfo",
+    "WorkerInfo",
+    "WorkerVerdict",
+]
+
+ExecutionStatus = Literal["ok", "error", "timeout", "cancelled", "died"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long a request took, in seconds.
+
+    `waited` is until a worker was given to it, `ran` from then until its
+    worker was done, `total` as the caller saw it.
+    """
+
+    waited: float = 0.0
+    ran: float = 0.0
+    total: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Timings(waited={_reprs.seconds(self.waited)}, ran={_reprs.seconds(self.ran)}, "
+            f"total={_reprs.seconds(self.total)})"
+        )
+
+
+# Compared by identity: two runs are never the same, and equal outputs could
+# only be found by unpickling them. `repr` is ours for the same reason.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ExecutionResult:
+    """What running a piece of code gave.
+
+    Attributes
+    ----------
+    status
+        ``"ok"``, ``"error"`` (the code raised), ``"timeout"``, ``"cancelled"``
+        or ``"died"`` (its worker did).
+    request_id, worker_id, session_id
+        Who ran it for whom; `worker_id` is None if no worker ever did.
+    display_outputs
+        What a notebook would show: notebook-format (4.5) output dicts, in
+        arrival order.
+    outputs
+        The named values asked for, by name. They are unpickled together when
+        the first of them is looked at, in the thread that looks; that raises
+        `SerializationError` if something they need is missing here.
+    error
+        None if status is ``"ok"``.
+    timings
+        In seconds.
+    execution_count
+        The number the worker gave to the execution, or None.
+    """
+
+    status: ExecutionStatus
+    request_id: str
+    worker_id: int | None = None
+    session_id: str | None = None
+    display_outputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: Mapping[str, Any] = field(default_factory=LazyOutputs)
+    error: PoolError | None = None
+    timings: Timings = Timings()
+    execution_count: int | None = None
+
+    @property
+    def stdout(self) -> str:
+        """All that was printed, as it was sent."""
+        return self._stream("stdout")
+
+    @property
+    def stderr(self) -> str:
+        """All that was written to standard error, as it was sent."""
+        return self._stream("stderr")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The last expression's value by MIME type; empty if there was none."""
+        for output in reversed(self.display_outputs):
+            if output["output_type"] == "execute_result":
+                return dict(output["data"])
+        return {}
+
+    def to_text(self, max_chars: int | None = 8000) -> str:
+        """Return what a terminal would have shown, without colours.
+
+        Parameters
+        ----------
+        max_chars
+            At most so many characters, the middle left out; None for all.
+        """
+        if max_chars is not None and max_chars < 0:
+            raise InvalidRequest(f"max_chars must be at least 0, not {max_chars}")
+        parts = [_reprs.outputs_text(self.display_outputs), self._unshown_error()]
+        return _reprs.cut_middle("\n".join(filter(None, parts)), max_chars)
+
+    def _stream(self, name: str) -> str:
+        return "".join(
+            _reprs.joined(output["text"])
+            for output in self.display_outputs
+            if output["output_type"] == "stream" and output["name"] == name
+        )
+
+    def _unshown_error(self) -> str:
+        """Return the error as text unless the outputs already end in it."""
+        error = self.error
+        if error is None:
+            return ""
+        shown = any(output["output_type"] == "error" for output in self.display_outputs)
+        if isinstance(error, ExecutionError) and shown:
+            return ""
+        return f"{type(error).__name__}: {error}"
+
+    def __repr__(self) -> str:
+        parts = [self.status, f"request {self.request_id}"]
+        if self.worker_id is not None:
+            parts.append(f"worker {self.worker_id}")
+        if self.session_id is not None:
+            parts.append(f"session {self.session_id}")
+        if self.display_outputs:
+            parts.append(f"{len(self.display_outputs)} displayed")
+        if self.outputs:
+            parts.append(f"outputs: {', '.join(self.outputs)}")
+        return f"<ExecutionResult {', '.join(parts)}>"
+
+    # Neither times nor ids below: a notebook's stored outputs should not
+    # change from run to run.
+    def _repr_html_(self) -> str:
+        parts = [_reprs.output_html(output) for output in self.display_outputs]
+        if error := self._unshown_error():
+            parts.append(_reprs.error_block(error))
+        if self.outputs:
+            parts.append(_reprs.line(f"outputs: {', '.join(self.outputs)}"))
+        return f"<div>{''.join(parts) or _reprs.line(f'{self.status}, no output')}</div>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        text = self.to_text()
+        if self.outputs:
+            text = "\n".join(filter(None, [text, f"outputs: {', '.join(self.outputs)}"]))
+        return {
+            "text/plain": text or f"{self.status}, no output",
+            "text/html": self._repr_html_(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProgramResult:
+    """What a registered program returned: its declared outputs, by name."""
+
+    program: str
+    outputs: Mapping[str, Any]
+    request_id: str
+    worker_id: int | None = None
+    session_id: str | None = None
+    timings: Timings = Timings()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """Why a request waits, for whoever shows it.
+
+    Attributes
+    ----------
+    state
+        ``"starting"`` (workers are starting and none is ready), ``"queued"``,
+        or, once and last, ``"running"``.
+    elapsed
+        Seconds since the request was made.
+    starting, busy, idle
+        Numbers of workers.
+    ahead
+        How many requests go first.
+    """
+
+    state: Literal["starting", "queued", "running"]
+    elapsed: float
+    starting: int = 0
+    busy: int = 0
+    idle: int = 0
+    ahead: int = 0

@@ -1,0 +1,252 @@
+"""The magics' options: what is understood, and what is said to a misuse."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.error import UsageError
+from jupyter_pool.config import PoolConfig
+from jupyter_pool.notebook.arguments import ExecOptions, parse_exec
+from jupyter_pool.notebook.commands import PARSERS, start_options
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def cell(line: str) -> ExecOptions:
+    return parse_exec(line, is_cell=True, expand=_same)
+
+
+def line(text: str) -> ExecOptions:
+    return parse_exec(text, is_cell=False, expand=_same)
+
+
+def test_without_options_everything_is_as_the_help_says() -> None:
+    assert cell("") == ExecOptions(
+        pool=None,
+        session=None,
+        timeout=None,
+        inputs=(),
+        auto=True,
+        outputs=(),
+        save_as=None,
+        isolation=None,
+        retries=0,
+        seed=None,
+        quiet=False,
+        raise_error=True,
+        code="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("-p work", "pool", "work"),
+        ("--pool work", "pool", "work"),
+        ("--pool=work", "pool", "work"),
+        ("-s 'a b'", "session", "a b"),
+        ("--session x", "session", "x"),
+        ("-t 90", "timeout", 90.0),
+        ("--timeout 1.5s", "timeout", 1.5),
+        ("--timeout 10m", "timeout", 600.0),
+        ("--timeout 2h", "timeout", 7200.0),
+        ("--timeout none", "timeout", None),
+        ("-i a,b", "inputs", ("a", "b")),
+        ("--in a --input b", "inputs", ("a", "b")),
+        ("-o a,b", "outputs", ("a", "b")),
+        ("--out a --output b,c -o a", "outputs", ("a", "b", "c")),
+        ("--out 'a, b'", "outputs", ("a", "b")),
+        ("--as run", "save_as", "run"),
+        ("--isolation process", "isolation", "process"),
+        ("--retries 2", "retries", 2),
+        ("--seed 7", "seed", 7),
+        ("-q", "quiet", True),
+        ("--quiet", "quiet", True),
+        ("--no-raise-error", "raise_error", False),
+        ("-qs x", "session", "x"),
+    ],
+)
+def test_each_option_is_read_in_each_spelling(text: str, field: str, value: object) -> None:
+    assert getattr(cell(text), field) == value
+    parsed = line(f"{text} 1 + 1")
+    assert getattr(parsed, field) == value
+    assert parsed.code == "1 + 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "auto"),
+    [
+        ("", (), True),
+        ("--in auto", (), True),
+        ("--in none", (), False),
+        ("--in a", ("a",), False),
+        ("--in auto,a", ("a",), True),
+        ("--in a --in auto", ("a",), True),
+    ],
+)
+def test_names_to_send_can_be_automatic_chosen_or_both(
+    text: str, inputs: tuple[str, ...], auto: bool
+) -> None:
+    assert (cell(text).inputs, cell(text).auto) == (inputs, auto)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--timout 3", ["--timout", "did you mean --timeout?"]),
+        ("--tim 3", ["unknown option --tim", "--timeout"]),  # no abbreviations
+        ("--bg", ["unknown option --bg", "--pool, --session, --timeout"]),
+        ("--each x=1", ["unknown option --each"]),
+        ("--hold 3", ["unknown option --hold"]),
+        ("--max 3", ["unknown option --max"]),
+        ("-z", ["unknown option -z"]),
+        ("--timeout", ["-t/--timeout needs a value"]),
+        ("--timeout abc", ["'abc' is not a time", "10m"]),
+        ("--timeout 0", ["'0' is not a time"]),
+        ("--timeout -5", ["'-5' is not a time"]),
+        ("--pool a --pool b", ["-p/--pool is given twice"]),
+        ("--pool ''", ["--pool", "not an empty text"]),
+        ("--isolation proces", ["namespace, process, none", "did you mean process?"]),
+        ("--retries -1", ["--retries", "a whole number from 0 on", "'-1'"]),
+        ("--retries x", ["--retries", "a whole number from 0 on", "'x'"]),
+        ("--seed 4294967296", ["--seed", "from 0 to 4294967295"]),
+        ("--as 1a", ["'1a' is not a variable's name"]),
+        ("--as a,b", ["takes one name"]),
+        ("--out class", ["'class' is not a variable's name"]),
+        ("--out a,,b", ["a name is missing in 'a,,b'"]),
+        ("--in none,x", ["--in none sends nothing"]),
+        ("--in none --in x", ["--in none sends nothing"]),
+        ("--quiet=3", ["-q/--quiet takes no value"]),
+        ("--session 'a", ["a quotation mark is not closed"]),
+        ("x + 1", ["unexpected 'x'", "the code goes below it"]),
+        ("pool", ["did you mean --pool?"]),
+    ],
+)
+def test_each_misuse_is_one_clear_line(text: str, said: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        cell(text)
+    message = str(caught.value)
+    assert message.startswith("%%pool_exec: ")
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("x", "x"),
+        ("f('a  b', {'k': \"v\"})", "f('a  b', {'k': \"v\"})"),
+        ("it's unfinished", "it's unfinished"),
+        ("-1 + 2", "-1 + 2"),
+        ("-(x)", "-(x)"),
+        ("-q -- -x", "-x"),
+        ("-q a - b --timeout", "a - b --timeout"),
+        ("-s 'a b'   f(x)", "f(x)"),
+        ("", ""),
+        ("-q", ""),
+    ],
+)
+def test_an_expression_stays_as_it_was_typed(text: str, code: str) -> None:
+    assert line(text).code == code
+
+
+def test_an_expression_with_a_minus_in_front_is_not_taken_for_an_option() -> None:
+    with pytest.raises(UsageError, match="put -- before an expression"):
+        line("-x + 1")
+
+
+def test_options_are_expanded_and_the_expression_is_not() -> None:
+    def fill(text: str) -> str:
+        return text.replace("{me}", "alice")
+
+    parsed = parse_exec("-s {me} f({me})", is_cell=False, expand=fill)
+    assert (parsed.session, parsed.code) == ("alice", "f({me})")
+    assert parse_exec("-s {me}", is_cell=True, expand=fill).session == "alice"
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_parsed_or_refused_with_a_usage_error(text: str) -> None:
+    for is_cell in (True, False):
+        try:
+            parse_exec(text, is_cell=is_cell, expand=_same)
+        except UsageError:
+            pass
+
+
+# -- the line magics ------------------------------------------------------------------------------
+
+
+def test_pool_start_takes_every_option_of_a_pool() -> None:
+    options = start_options(
+        "--name big --size 3 --overflow 2 --lazy --reserve 1 --kernel ir --isolation process "
+        "--checkout-timeout none --operation-timeout 5m --max-waiting 9 --max-tasks 10 "
+        "--max-lifetime 2h --max-idle 30 --env A=1 --env B=x=y --env C --cwd . "
+        "--interrupt-grace 1.5 --start-timeout 10s --session-ttl none --max-sessions 5"
+    )
+    assert set(options) == set(PoolConfig.option_names())
+    config = PoolConfig.build(options)
+    assert config.name == "big"
+    assert (config.size, config.overflow, config.lazy, config.reserve) == (3, 2, True, 1)
+    assert (config.kernel_name, config.isolation) == ("ir", "process")
+    assert (config.checkout_timeout, config.operation_timeout) == (None, 300.0)
+    assert config.env == {"A": "1", "B": "x=y", "C": None}
+    assert config.session_ttl is None
+
+
+def test_pool_start_passes_nothing_that_was_not_given() -> None:
+    assert start_options("") == {}
+    assert start_options("--no-lazy") == {"lazy": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--size x", ["--size", "a whole number", "'x'"]),
+        ("--siz 3", ["did you mean --size?"]),
+        ("--kernl ir", ["did you mean --kernel?"]),
+        ("--isolation all", ["namespace, process, none"]),
+        ("--env =1", ["NAME=VALUE"]),
+        ("4", ["unexpected '4'"]),
+    ],
+)
+def test_pool_start_says_what_is_wrong(text: str, said: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        start_options(text)
+    for part in said:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("magic", "text", "said"),
+    [
+        ("pool_stop", "work", "a pool is named with --pool work"),
+        ("pool_stop", "--force", "unknown option --force"),
+        ("pool_status", "--chek", "did you mean --check?"),
+        ("pool_resize", "0", "a whole number from 1 on"),
+        ("pool_resize", "4 5", "unexpected '5'"),
+        ("pool_restart", "", "WORKER"),
+        ("pool_restart", "x", "a whole number from 1 on"),
+        ("pool_last", "--pool x", "unknown option --pool; it takes none"),
+        ("pool_sessions", "a b", "unexpected 'b'"),
+    ],
+)
+def test_line_magics_say_what_is_wrong(magic: str, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        PARSERS[magic].parse(text)
+    assert str(caught.value).startswith(f"%{magic}: ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("magic", sorted(PARSERS))
+def test_every_magic_has_a_help_with_usage_options_and_examples(magic: str) -> None:
+    text = PARSERS[magic].format_help()
+    assert f"%{magic}" in text
+    assert "Examples:" in text
+    for option in PARSERS[magic].long_options:
+        assert option in text
+    assert max(map(len, text.splitlines())) <= 92
+    assert "%%" not in text.replace("%%pool_exec", "").replace("%%time", "")
