@@ -12,6 +12,7 @@ In a notebook: ``%load_ext jupyter_pool``, then ``%%pool_exec`` above any cell.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from jupyter_pool.results import ExecutionResult
 
 __version__ = "0.1.0"
+
+# A library speaks where its user listens; without this, Python would print warnings into cells.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Importing the package stays cheap: a worker imports it too, and so does `%load_ext`.
 _HOMES = {

@@ -76,6 +76,8 @@ class PoolError(Exception):
 
     message: str
     context: dict[str, Any]
+    #: What the code had put out by then; None if it did not run.
+    result: ExecutionResult | None = None
 
     def __init__(self, message: str, *, context: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -20,9 +19,11 @@ from jupyter_pool.engine.driver import Driver
 from jupyter_pool.engine.face import HEALTH_TIMEOUT, SETTLE_SLACK, PoolFace, prepare
 from jupyter_pool.engine.futures import FutureSink, PoolFuture, StreamingFutureSink
 from jupyter_pool.engine.registry import get_pool, list_pools
-from jupyter_pool.engine.request import Completion, Event, Mailbox, Request
+from jupyter_pool.engine.request import Mailbox
 from jupyter_pool.engine.settle import settle
-from jupyter_pool.errors import InvalidRequest, PoolError
+from jupyter_pool.engine.waiting import OnOutput, run
+from jupyter_pool.errors import PoolError
+from jupyter_pool.lease import Lease
 
 if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus
@@ -30,12 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelPool", "Lease", "PoolView", "get_pool", "list_pools"]
 
-OnOutput = Callable[[Event], None]
-
 _log = logging.getLogger("jupyter_pool")
-
-#: When a waiting caller is first told why, and how often after that, in seconds.
-_WAIT_NEWS = 1.0
 
 
 class _Requests:
@@ -121,7 +117,8 @@ class _Requests:
         pool = self._pool
         on_output = self._preset("on_output", on_output, None)
         check = self._preset("check", check, True)
-        mailbox = Mailbox(wants_output=on_output is not None)
+        show = guarded(on_output, _log) if on_output is not None else None
+        mailbox = Mailbox(wants_output=show is not None)
         request = prepare(
             pool,
             self._presets,
@@ -138,7 +135,7 @@ class _Requests:
             seed=seed,
             execution_count=execution_count,
         )
-        return settle(_run(pool, request, mailbox, on_output, on_wait), check=check)
+        return settle(run(pool, request, mailbox, show, on_wait), check=check)
 
     def submit_code(
         self,
@@ -169,7 +166,7 @@ class _Requests:
         pool = self._pool
         on_output = self._preset("on_output", on_output, None)
         finish = partial(settle, check=self._preset("check", check, True))
-        future = PoolFuture("", pool.cancel)
+        future = PoolFuture(pool.running().cancel_soon)
         sink = (
             FutureSink(future, finish, pool.callbacks)
             if on_output is None
@@ -391,170 +388,3 @@ class KernelPool(PoolFace, _Requests):
     def end_session(self, session_id: str) -> bool:
         """Forget a session; False if there is none of that id. Its requests go on."""
         return self.order_end_session(session_id)
-
-
-class Lease:
-    """An exclusive hold on one worker, from ``with`` to its end."""
-
-    def __init__(
-        self, pool: KernelPool, presets: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> None:
-        self._pool = pool
-        self._presets = presets
-        self._options = options
-        self._mailbox = Mailbox()
-        self._request: Request | None = None
-        #: The id of the worker that is held; None before and after.
-        self.worker_id: int | None = None
-
-    def __enter__(self) -> Lease:
-        pool = self._pool
-        request = prepare(
-            pool,
-            self._presets,
-            self._mailbox,
-            "",
-            limits=True,
-            is_lease=True,
-            **{**self._options, "timeout": None},
-        )
-        self._request = request
-        try:
-            pool.tell(lambda driver: driver.submit(request))
-            item = self._mailbox.get(None)
-            assert item is not None
-            kind, value = item
-            if kind == "finish":
-                settle(value)
-            self.worker_id = request.worker_id
-        except BaseException:
-            pool.cancel(request.id)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        request, self.worker_id = self._request, None
-        if request is not None:
-            driver = self._pool._driver
-            assert driver is not None
-            driver.engine.post(lambda: driver.return_lease(request.id))
-
-    def execute(
-        self,
-        code: str,
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        outputs: Iterable[str] = (),
-        timeout: float | str | None = DEFAULT,
-        on_output: OnOutput | None = None,
-        check: bool = True,
-        seed: int | None = None,
-        execution_count: int | None = None,
-    ) -> ExecutionResult:
-        """Run code on the worker that is held; as `KernelPool.execute`, but state stays.
-
-        Raises
-        ------
-        InvalidRequest
-            The lease is not held.
-        """
-        if self.worker_id is None or self._request is None:
-            raise InvalidRequest("this lease is not held: use it within `with pool.checkout()`")
-        mailbox = Mailbox(wants_output=on_output is not None)
-        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
-        request = prepare(
-            self._pool,
-            presets,
-            mailbox,
-            code,
-            limits=True,
-            inputs=inputs,
-            outputs=outputs,
-            session_id=self._request.session_id,
-            timeout=timeout,
-            seed=seed,
-            execution_count=execution_count,
-            lease=self._request.id,
-        )
-        return settle(_run(self._pool, request, mailbox, on_output, None), check=check)
-
-
-def _run(
-    pool: KernelPool,
-    request: Request,
-    mailbox: Mailbox,
-    on_output: OnOutput | None,
-    on_wait: Callable[[WaitInfo], None] | None,
-) -> Completion:
-    """Submit a request and wait for its end in this thread, where its callbacks run too.
-
-    Whatever interrupts the wait gives the request up, sees its worker settled (or killed), and is
-    raised again.
-    """
-    driver = pool.running()
-    show = guarded(on_output, _log) if on_output is not None else None
-    try:
-        driver.engine.post(lambda: driver.submit(request))
-        news = _Waiting(driver, request, on_wait) if on_wait is not None else None
-        while True:
-            item = mailbox.get(_WAIT_NEWS if news is not None else None)
-            if item is None:
-                assert news is not None
-                news = news.tell()
-                continue
-            kind, value = item
-            if kind == "finish":
-                completion: Completion = value
-                return completion
-            if kind == "granted":
-                if news is not None:
-                    news.granted()
-                    news = None
-            elif show is not None:
-                show(value)
-    except BaseException:
-        driver.cancel_soon(request.id)
-        _drain(mailbox, show, pool.force_close_timeout())
-        raise
-
-
-def _drain(mailbox: Mailbox, show: OnOutput | None, patience: float) -> None:
-    """See a cancelled request to its end, with what it still says, for a bounded time."""
-    deadline = time.monotonic() + patience
-    while (left := deadline - time.monotonic()) > 0:
-        item = mailbox.get(left)
-        if item is None or item[0] == "finish":
-            return
-        if item[0] == "output" and show is not None:
-            show(item[1])
-
-
-class _Waiting:
-    """Tells a caller every second why it still waits, and once that it does not any more."""
-
-    def __init__(
-        self, driver: Driver, request: Request, on_wait: Callable[[WaitInfo], None]
-    ) -> None:
-        self._driver = driver
-        self._request = request
-        self._on_wait = on_wait
-        self._told = False
-
-    def tell(self) -> _Waiting | None:
-        info = self._driver.engine.ask(lambda: self._driver.wait_info(self._request))
-        if info.state == "running":
-            self.granted()
-            return None
-        self._told = True
-        self._on_wait(info)
-        return self
-
-    def granted(self) -> None:
-        if self._told:
-            self._told = False
-            self._on_wait(self._driver.engine.ask(lambda: self._driver.wait_info(self._request)))

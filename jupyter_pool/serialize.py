@@ -14,6 +14,8 @@ cloudpickle nor anything heavier than `pickle`.
 
 from __future__ import annotations
 
+import functools
+import io
 import keyword
 import pickle
 import threading
@@ -63,7 +65,7 @@ def pack(values: Mapping[str, Any], *, snapshot: bool = False) -> list[bytes | m
     return frames
 
 
-def unpack(frames: Sequence[Any]) -> dict[str, Any]:
+def unpack(frames: Sequence[Any], *, main_globals: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the named values that `pack` put into these frames.
 
     Arrays that were writable are writable again, and then share memory with
@@ -73,6 +75,10 @@ def unpack(frames: Sequence[Any]) -> dict[str, Any]:
     ----------
     frames
         Anything with the buffer protocol: bytes, memoryviews, message frames.
+    main_globals
+        The namespace that functions defined in a notebook live in from now on, as they did at home:
+        what code there assigns, they see. The globals that they need are put into it. By default
+        they get a namespace of their own.
 
     Raises
     ------
@@ -84,9 +90,11 @@ def unpack(frames: Sequence[Any]) -> dict[str, Any]:
         raise SerializationError("there is no data to unpack")
     try:
         head, *buffers = (memoryview(getattr(frame, "buffer", frame)) for frame in frames)
-        values = pickle.loads(
-            head, buffers=[bytearray(view) if view.readonly else view for view in buffers]
-        )
+        writable = [bytearray(view) if view.readonly else view for view in buffers]
+        if main_globals is None:
+            values = pickle.loads(head, buffers=writable)
+        else:
+            values = _MainUnpickler(io.BytesIO(head), buffers=writable, main=main_globals).load()
     except Exception as error:
         reason = _explain_loading(error)
         raise SerializationError(
@@ -197,6 +205,31 @@ class LazyOutputs(Mapping[str, Any]):
 
 def _is_variable_name(name: object) -> bool:
     return isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+
+
+class _MainUnpickler(pickle.Unpickler):
+    """Unpickles functions of ``__main__`` into a given namespace.
+
+    cloudpickle rebuilds a function that travels by value with ``_make_function``, in a globals dict
+    that all functions of one home share within a pickle (checked on cloudpickle 3.1).
+    """
+
+    def __init__(self, file: io.BytesIO, *, buffers: list[Any], main: dict[str, Any]) -> None:
+        super().__init__(file, buffers=buffers)
+        self._main = main
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if name == "_make_function" and module.startswith("cloudpickle"):
+            return functools.partial(_make_at_home, found, self._main)
+        return found
+
+
+def _make_at_home(
+    make: Any, main: dict[str, Any], code: Any, own_globals: dict[str, Any], *rest: Any
+) -> Any:
+    at_home = own_globals.get("__name__") == "__main__"
+    return make(code, main if at_home else own_globals, *rest)
 
 
 def _dump(values: dict[str, Any]) -> list[bytes | memoryview]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .commands import Command, Degraded, Recovered, Reset, StartWorker, StopReason, StopWorker
+from .events import WorkerId
 from .roster import Roster, newest, oldest
 from .state import CoreConfig, WorkerRecord, WorkerState
 from .supervision import Supervision
@@ -39,6 +40,8 @@ class Staff:
         self.supervision = Supervision(config)
         self.maintained = False
         """Base and standby workers are kept; without it, only as many as the waiters need."""
+        # Started and neither a success nor a failure yet.
+        self._on_trial: set[WorkerId] = set()
         self._timers = timers
         self._out = out
 
@@ -101,13 +104,22 @@ class Staff:
             wanted = max(wanted, 1)
         return wanted - len(self.roster.starting)
 
+    @property
+    def _whole(self) -> bool:
+        """It has all the workers that it may have, and their starts were successes. O(n)."""
+        return (
+            self.roster.seated >= self.config.capacity
+            and not self._missing_reserve()
+            and all(worker.proven for worker in self.roster.records.values())
+        )
+
     def _start(self, missing: int, now: float) -> None:
         if missing <= 0:
             return
         roster, supervision = self.roster, self.supervision
         missing = min(missing, self.config.max_processes - len(roster))
         if supervision.degraded:
-            missing = min(missing, 1 - len(roster.starting))
+            missing = min(missing, 1 - len(self._on_trial))
         if missing <= 0:
             return
         if now < supervision.retry_at:
@@ -115,6 +127,7 @@ class Staff:
             return
         for _ in range(missing):
             worker = roster.add(now)
+            self._on_trial.add(worker.id)
             self._timers.set(TimerKind.START, worker.id, now + self.config.start_timeout)
             self._out.append(StartWorker(worker.id))
 
@@ -154,6 +167,8 @@ class Staff:
         roster.relabel(config.size)
         while roster.starting and self._missing_starts(self._missing_seats(waiting)) < 0:
             self.stop(newest(roster.starting), StopReason.SHRUNK, now)
+        if self.supervision.degraded and self._whole:
+            self._recovered()  # there is nothing left to start that could prove it
 
     def retire(self, worker: WorkerRecord, why: StopReason, detail: str | None, now: float) -> None:
         """Replace it: now if it serves nobody, else as soon as it is free."""
@@ -173,7 +188,7 @@ class Staff:
     ) -> None:
         """End it, unless that is under way. Its seat is free at once."""
         if worker.state is not WorkerState.STOPPING:
-            self._forget_timers(worker)
+            self._forget(worker)
             self.roster.move(worker, WorkerState.STOPPING, now)
             self._out.append(StopWorker(worker.id, kill, why, detail))
 
@@ -218,7 +233,7 @@ class Staff:
 
     def gone(self, worker: WorkerRecord, now: float) -> None:
         """Its process is no more."""
-        self._forget_timers(worker)
+        self._forget(worker)
         self.roster.move(worker, WorkerState.GONE, now)
 
     # --- was its start a success? --------------------------------------------------------------
@@ -227,18 +242,24 @@ class Staff:
         """It ran something or lived long enough."""
         if worker.proven is None:
             worker.proven = True
+            self._on_trial.discard(worker.id)
             self._timers.cancel(TimerKind.PROOF, worker.id)
-            if self.supervision.succeeded():
-                self._out.append(Recovered())
+            self._recovered()
+
+    def _recovered(self) -> None:
+        if self.supervision.succeeded():
+            self._out.append(Recovered())
 
     def failed(self, worker: WorkerRecord, reason: object, now: float) -> None:
         """It went wrong by itself: a failed start, unless it had proved otherwise."""
         if worker.proven is None:
             worker.proven = False
+            self._on_trial.discard(worker.id)
             if self.supervision.failed(worker.started_at, reason, now):
                 self._out.append(Degraded(reason))
 
-    def _forget_timers(self, worker: WorkerRecord) -> None:
+    def _forget(self, worker: WorkerRecord) -> None:
+        self._on_trial.discard(worker.id)
         for kind in _OWN_TIMERS:
             self._timers.cancel(kind, worker.id)
 

@@ -51,7 +51,7 @@ class Supervision:
         self.last_reason = reason
         # Workers started together fail together: that is one failed try, not many, and must not
         # push the pause up to its longest at once.
-        if started_at >= self._streak_grew_at:
+        if not self._streak or started_at > self._streak_grew_at:
             self._streak += 1
             self._streak_grew_at = now
             # The exponent is capped only lest it overflow.

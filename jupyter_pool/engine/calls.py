@@ -150,7 +150,15 @@ def make_request(
 
 
 def guarded(on_output: Callable[[Event], None], log: logging.Logger) -> Callable[[Event], None]:
-    """The callback, with its exceptions logged: they harm nobody but their own output."""
+    """The callback, with its exceptions logged: they harm nobody but their own output.
+
+    Raises
+    ------
+    InvalidRequest
+        It cannot be called.
+    """
+    if not callable(on_output):
+        raise InvalidRequest(f"on_output={on_output!r} is not possible: it takes a function")
 
     def call(event: Event) -> None:
         try:

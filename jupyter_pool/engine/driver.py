@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.core import (
+    START_TIMED_OUT,
     Cancel,
     Close,
     Closed,
@@ -35,6 +35,7 @@ from jupyter_pool.core import (
     Outcome,
     PoolCore,
     PoolState,
+    ProtocolViolation,
     Recovered,
     Reset,
     Resize,
@@ -56,15 +57,14 @@ from jupyter_pool.core.state import SEATED
 from jupyter_pool.errors import PoolError, PoolNotAvailable
 from jupyter_pool.provisioning.launcher import Exited, Launched, LaunchSpec
 from jupyter_pool.provisioning.processes import describe_exit
-from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo, WorkerInfo
-from jupyter_pool.results import WaitInfo
+from jupyter_pool.reports import HealthReport
 
 from .accounting import Accounting
 from .health import HealthCheck
 from .link import Flight, Link
 from .memory import OomWatch
 from .request import Completion, Request
-from .settle import start_error
+from .settle import start_error, succeeded
 from .surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -113,12 +113,12 @@ class Driver:
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
         self.accounting = Accounting(config.session_ttl, config.max_sessions)
         self.closed = threading.Event()
-        self._links: dict[int, Link] = {}
-        self._requests: dict[str, Request] = {}
+        self.links: dict[int, Link] = {}
+        self.requests: dict[str, Request] = {}
         self._flights: dict[str, Flight] = {}
         self._pending: deque[Event] = deque()
         self._feeding = False
-        self._degraded_by: object = None
+        self.degraded_by: object = None
         self._waiting_for_ready: list[Callable[[PoolError | None], None]] = []
         self._oom = OomWatch()
 
@@ -134,10 +134,20 @@ class Driver:
             while self._pending:
                 event = self._pending.popleft()
                 for command in self.core.handle(event, time.monotonic()):
-                    _CARRY_OUT[type(command)](self, command)
+                    self._carry_out(command)
                 self._answer_ready(event.reason if isinstance(event, WorkerStartFailed) else None)
         finally:
             self._feeding = False
+
+    def _carry_out(self, command: Command) -> None:
+        try:
+            _CARRY_OUT[type(command)](self, command)
+        except Exception as error:  # noqa: BLE001 - the other commands must not be lost with it
+            _log.exception("pool %s: cannot carry out %s", self.name, type(command).__name__)
+            if isinstance(command, Dispatch | Reset | Interrupt):
+                self._pending.append(
+                    ProtocolViolation(command.worker_id, f"nothing: it cannot be reached ({error})")
+                )
 
     def next_deadline(self) -> float | None:
         """When the core wants to be told that time has passed."""
@@ -153,7 +163,7 @@ class Driver:
 
     def submit(self, request: Request) -> None:
         """Take in a request; its sink gets exactly one end, whatever happens."""
-        self._requests[request.id] = request
+        self.requests[request.id] = request
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
         if request.session_id is not None:
@@ -205,28 +215,28 @@ class Driver:
     def landed(self, flight: Flight) -> None:
         """A link's request has its reply and its idle status."""
         assert flight.request is not None
-        if flight.request.id in self._requests:
+        if flight.request.id in self.requests:
             self._flights[flight.request.id] = flight
 
     def _dispatch(self, command: Dispatch) -> None:
-        request = self._requests[str(command.request_id)]
+        request = self.requests[str(command.request_id)]
         request.worker_id = command.worker_id
         request.attempt = command.attempt
         if not request.is_lease:
-            self._links[command.worker_id].run(request)
+            self.links[command.worker_id].run(request)
         if request.first_dispatched is None:
             request.first_dispatched = time.monotonic()
             self.accounting.waits.add(request.first_dispatched - request.created)
             request.sink.granted(command.worker_id)
 
     def _interrupt(self, command: Interrupt) -> None:
-        self._links[command.worker_id].interrupt()
+        self.links[command.worker_id].interrupt()
 
     def _reset(self, command: Reset) -> None:
-        self._links[command.worker_id].reset()
+        self.links[command.worker_id].reset()
 
     def _finish(self, command: Finish) -> None:
-        request = self._requests.pop(str(command.request_id))
+        request = self.requests.pop(str(command.request_id))
         flight = self._flights.pop(request.id, None)
         if flight is None and command.worker_id is not None:
             flight = self._unfinished_flight(command.worker_id, request)
@@ -247,7 +257,7 @@ class Driver:
 
     def _unfinished_flight(self, worker_id: int, request: Request) -> Flight | None:
         """What a request that ended without an answer had put out."""
-        link = self._links.get(worker_id)
+        link = self.links.get(worker_id)
         if link is None or link.flight is None or link.flight.request is not request:
             return None
         flight = link.flight
@@ -255,11 +265,22 @@ class Driver:
         return flight
 
     def _reason(self, command: Finish) -> object:
-        """For a request that ended with its worker, how the worker ended."""
+        """Why, as well as it is known by now."""
+        if command.reason is START_TIMED_OUT:
+            # The worker is only about to be killed, but what it said is there.
+            return StartFailure(None, None, self._words_of_starting(), timed_out=True)
         if command.reason is None and not command.clean and command.worker_id is not None:
-            link = self._links.get(command.worker_id)
+            link = self.links.get(command.worker_id)
             return link.exited if link is not None else None
         return command.reason
+
+    def _words_of_starting(self) -> str:
+        said = [
+            bytes(link.process.stderr).decode("utf-8", "replace")
+            for link in self.links.values()
+            if not link.ready and link.process is not None
+        ]
+        return next((words for words in reversed(said) if words), "")
 
     def _facts(self, command: Finish) -> dict[str, Any]:
         facts: dict[str, Any] = {
@@ -274,14 +295,11 @@ class Driver:
 
     def _count(self, completion: Completion) -> None:
         request = completion.request
-        ok = completion.outcome is Outcome.DONE and not (
-            completion.reply is not None and completion.reply.content.get("status") != "ok"
-        )
-        outcome = (
-            "failed"
-            if completion.outcome is Outcome.DONE and not ok
-            else ("ok" if ok else completion.outcome.value)
-        )
+        ok = completion.outcome is Outcome.DONE
+        outcome = completion.outcome.value
+        if ok and completion.reply is not None:
+            ok = succeeded(completion.reply)
+            outcome = "ok" if ok else "failed"
         busy = 0.0
         if request.first_dispatched is not None:
             busy = completion.finished - request.first_dispatched
@@ -298,14 +316,13 @@ class Driver:
 
     def _start_worker(self, command: StartWorker) -> None:
         link = Link(self, command.worker_id, foreign=self.foreign)
-        self._links[link.worker_id] = link
+        self.links[link.worker_id] = link
         self.accounting.workers_started += 1
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
-        cwd = self.surroundings.cwd
         spec = LaunchSpec(
             self.config.kernel_name,
-            cwd if os.path.isdir(cwd) else os.path.expanduser("~"),
+            self.surroundings.start_folder(),
             self.surroundings.env,
         )
 
@@ -332,7 +349,9 @@ class Driver:
             self.feed(
                 WorkerStartFailed(
                     worker_id,
-                    StartFailure(exited.error, exited.status, exited.stderr, timed_out),
+                    StartFailure(
+                        link.refusal or exited.error, exited.status, exited.stderr, timed_out
+                    ),
                 )
             )
         elif link.stop is not None:
@@ -342,11 +361,11 @@ class Driver:
             cause = signal or ("unknown" if exitcode is None else f"exit code {exitcode}")
             self.accounting.lost[cause] += 1
             _log.warning(
-                "pool %s: worker %d (pid %s) died: %s", self.name, worker_id, _pid(link), cause
+                "pool %s: worker %d (pid %s) died: %s", self.name, worker_id, link.pid, cause
             )
             self.feed(WorkerDied(worker_id, exited))
         link.close()
-        del self._links[worker_id]
+        del self.links[worker_id]
 
     def _note_start_failure(self, link: Link, exited: Exited, timed_out: bool) -> None:
         self.accounting.lost["start timed out" if timed_out else "failed to start"] += 1
@@ -355,48 +374,58 @@ class Driver:
             "pool %s: worker %d did not start: %s",
             self.name,
             link.worker_id,
-            exited.error or (last[0] if last else f"exit status {exited.status}"),
+            link.refusal or exited.error or (last[0] if last else f"exit status {exited.status}"),
         )
 
     def start_refused(self, link: Link, content: dict[str, Any]) -> None:
         """The probe of a new worker failed: it runs but it does not work."""
         assert link.process is not None
-        link.process.stderr += (
-            f"the probe failed: {content.get('ename')}: {content.get('evalue')}\n".encode()
+        link.refusal = (
+            f"it started, but could not execute: {content.get('ename')}: {content.get('evalue')}"
         )
         self.launcher.stop(link.process, kill=True)
 
+    def _note_recycle(self, worker_id: int, cause: str) -> None:
+        # Said once; after that it is counted.
+        level = logging.DEBUG if cause in self.accounting.recycled else logging.INFO
+        _log.log(level, "pool %s: worker %d is recycled: %s", self.name, worker_id, cause)
+        self.accounting.recycled[cause] += 1
+
     def _stop_worker(self, command: StopWorker) -> None:
-        link = self._links[command.worker_id]
+        link = self.links[command.worker_id]
         link.stop = command.why
         assert link.process is not None
         if command.why in _KILLS:
             self.accounting.killed[command.why.value] += 1
         elif command.why is StopReason.RECYCLED:
-            self.accounting.recycled[command.detail or command.why.value] += 1
+            self._note_recycle(command.worker_id, command.detail or command.why.value)
         elif command.why is StopReason.DRAINED:
             self.accounting.recycled[command.why.value] += 1
         running = link.flight is not None and link.ready
-        if not command.kill:
+        # One that is still starting has nothing to tidy up, and does not listen yet.
+        kill = command.kill or not link.ready
+        if not kill:
             link.shut_down()
-        self.launcher.stop(
-            link.process,
-            kill=command.kill,
-            dump=command.kill and running and not self.foreign,
-        )
+        self.launcher.stop(link.process, kill=kill, dump=kill and running and not self.foreign)
 
     # -- the pool ----------------------------------------------------------------------------
 
     def _degraded(self, command: Degraded) -> None:
-        self._degraded_by = command.reason
+        self.degraded_by = command.reason
         _log.error("pool %s is degraded: its workers keep failing to start", self.name)
 
     def _recovered(self, command: Recovered) -> None:
-        self._degraded_by = None
+        self.degraded_by = None
         _log.info("pool %s has recovered", self.name)
 
     def _closed(self, command: Closed) -> None:
         self.engine.remove(self)
+        self.closed.set()
+
+    def abort(self) -> None:
+        """The I/O thread has failed: nobody may be left waiting."""
+        for request in list(self.requests.values()):
+            self._finish(Finish(request.id, Outcome.CLOSED, request.worker_id))
         self.closed.set()
 
     def close(self, *, cancel_queued: bool, cancel_running: bool) -> None:
@@ -450,105 +479,7 @@ class Driver:
 
     def health_check(self, timeout: float, answer: Callable[[HealthReport], None]) -> None:
         """Have every idle worker answer within `timeout` seconds, then report."""
-        HealthCheck(self, list(self._links.values()), timeout, answer)
-
-    # -- questions ---------------------------------------------------------------------------
-
-    def wait_info(self, request: Request) -> WaitInfo:
-        """Why a request still waits."""
-        counts = self.core.counts()
-        starting = counts.get(WorkerState.STARTING, 0)
-        idle = counts.get(WorkerState.IDLE, 0)
-        busy = sum(
-            counts.get(state, 0)
-            for state in (WorkerState.BUSY, WorkerState.LEASED, WorkerState.INTERRUPTING)
-        )
-        if request.first_dispatched is not None:
-            state = "running"
-        else:
-            state = "starting" if starting and not busy and not idle else "queued"
-        return WaitInfo(
-            state=state,  # type: ignore[arg-type]
-            elapsed=time.monotonic() - request.created,
-            starting=starting,
-            busy=busy,
-            idle=idle,
-            ahead=self.core.queue_position(request.id) or 0,
-        )
-
-    def workers(self) -> tuple[WorkerInfo, ...]:
-        """Every worker there is, by id."""
-        shift = time.time() - time.monotonic()
-        found = []
-        for worker_id, record in sorted(self.core.workers.items()):
-            link = self._links.get(worker_id)
-            request = self._requests.get(
-                str(record.lease_id if record.request_id is None else record.request_id)
-            )
-            found.append(
-                WorkerInfo(
-                    id=worker_id,
-                    pid=_pid(link) if link else None,
-                    state=record.state.value,
-                    request_id=request.id if request else None,
-                    session_id=request.session_id if request else None,
-                    since=record.since + shift,
-                    served=record.served,
-                    started_at=record.started_at + shift,
-                    overflow=record.overflow,
-                )
-            )
-        return tuple(found)
-
-    def status(self) -> PoolStatus:
-        """The pool at this moment."""
-        reason: str | None = None
-        if self.core.state is PoolState.DEGRADED:
-            failure = self._degraded_by
-            last = str(getattr(failure, "stderr", "")).strip().splitlines()[-1:]
-            reason = getattr(failure, "error", None) or (last[0] if last else "starts keep failing")
-        return PoolStatus(
-            name=self.name,
-            state=self.core.state.value,
-            config={**self.config.as_dict(), "name": self.name},
-            workers=self.workers(),
-            queue_length=self.core.queue_length,
-            overflow_in_use=self.core.overflow_in_use,
-            reason=reason,
-        )
-
-    def stats(self, *, pop: bool = False) -> PoolStats:
-        """The counters; with `pop` they begin anew."""
-        counters = self.accounting
-        uptime = 0.0
-        if counters.started_at is not None:
-            uptime = time.monotonic() - counters.started_at
-        stats = PoolStats(
-            name=self.name,
-            uptime=uptime,
-            workers={state.value: count for state, count in self.core.counts().items() if count},
-            requests=dict(counters.outcomes),
-            queued=self.core.queue_length,
-            queue_high_water=self.core.high_water,
-            overflow_in_use=self.core.overflow_in_use,
-            waits=counters.waits.summary(),
-            runs=counters.runs.summary(),
-            workers_started=counters.workers_started,
-            workers_lost=dict(counters.lost),
-            workers_killed=dict(counters.killed),
-            workers_recycled=dict(counters.recycled),
-        )
-        if pop:
-            counters.reset()
-        return stats
-
-    def sessions(self) -> dict[str, SessionInfo]:
-        """The tracked sessions by id."""
-        return self.accounting.sessions.snapshot()
-
-
-def _pid(link: Link) -> int | None:
-    return link.launched.pid if link.launched is not None else None
+        HealthCheck(self, list(self.links.values()), timeout, answer)
 
 
 def _core_config(config: PoolConfig, *, foreign: bool) -> CoreConfig:

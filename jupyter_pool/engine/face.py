@@ -14,7 +14,7 @@ from jupyter_pool.config import PoolConfig
 from jupyter_pool.errors import InvalidRequest, PoolNotAvailable
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
-from . import exits
+from . import answers, exits
 from .calls import DEFAULT, make_request
 from .driver import Driver
 from .futures import CallbackThread
@@ -79,18 +79,22 @@ class PoolFace:
         self.check_open()
         driver = self._driver
         if driver is None:
-            with self._lock:
-                self.check_open()
-                driver = self._driver
-                if driver is None:
-                    driver = Engine.acquire(lambda engine: Driver(engine, self.name, self.config))
-                    self._driver = driver
-                    exits.remember(self)
-                    # A pool that nobody holds any more must not keep its workers.
-                    finalizer = weakref.finalize(self, _abandoned, driver, self.name)
-                    finalizer.atexit = False
-                    self._finalizer = finalizer
+            _uninterrupted(self._make_driver)
+            driver = self._driver
+            if driver is None:
+                self.check_open()  # closed meanwhile
+                raise PoolNotAvailable(f"pool {self.name!r} could not be started")
         return driver
+
+    def _make_driver(self) -> None:
+        with self._lock:
+            if self._driver is None and not self._closed:
+                driver = Engine.acquire(lambda engine: Driver(engine, self.name, self.config))
+                self._driver = driver
+                exits.remember(self)
+                # A pool that nobody holds any more must not keep its workers.
+                self._finalizer = weakref.finalize(self, _abandoned, driver, self.name)
+                self._finalizer.atexit = False
 
     def begin_close(self, *, now: bool) -> Driver | None:
         """Accept nothing more; with `now` cancel what is queued and runs. None: nothing to close."""
@@ -125,11 +129,11 @@ class PoolFace:
         return driver.engine.ask(lambda: question(driver))
 
     def read_status(self) -> PoolStatus:
-        status: PoolStatus = self.ask(Driver.status)
+        status: PoolStatus = self.ask(answers.status)
         return status
 
     def read_stats(self, *, pop: bool = False) -> PoolStats:
-        stats: PoolStats = self.ask(partial(Driver.stats, pop=pop))
+        stats: PoolStats = self.ask(partial(answers.stats, pop=pop))
         return stats
 
     def begin_health_check(self, answer: Callable[[HealthReport], None]) -> None:
@@ -139,7 +143,7 @@ class PoolFace:
     @property
     def sessions(self) -> Mapping[str, SessionInfo]:
         """The tracked sessions by id, as they are now."""
-        found: dict[str, SessionInfo] = self.ask(Driver.sessions)
+        found: dict[str, SessionInfo] = self.ask(answers.sessions)
         return found
 
     # -- orders ------------------------------------------------------------------------------
@@ -192,6 +196,26 @@ def prepare(
         options.setdefault("timeout", pool.config.operation_timeout)
         options.setdefault("checkout_timeout", pool.config.checkout_timeout)
     return make_request(driver, sink, code, **options)
+
+
+def _uninterrupted(call: Callable[[], None]) -> None:
+    """Run it where no Ctrl-C can stop it halfway, and raise what it raises."""
+    if threading.current_thread() is not threading.main_thread():
+        call()
+        return
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="jupyter_pool start")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
 
 
 def _abandoned(driver: Driver, name: str) -> None:

@@ -56,9 +56,11 @@ class CallbackThread:
 class PoolFuture(Future[Any]):
     """A future whose `cancel` reaches the pool and whose callbacks stay off the I/O thread."""
 
-    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
+    #: The request's id, as in `ExecutionResult.request_id`.
+    request_id = ""
+
+    def __init__(self, cancel: Callable[[str], None]) -> None:
         super().__init__()
-        self.request_id = request_id
         self._cancel_request = cancel
         self._callback_thread: CallbackThread | None = None
 
@@ -102,17 +104,24 @@ class FutureSink:
         self._future = future
         self._settle = settle
         self._callbacks = callbacks
+        self._granted = False
 
     def output(self, event: Event) -> None:
         """Not wanted."""
 
     def granted(self, worker_id: int) -> None:
         """Dispatched: from now on PEP 3148's `cancel` answers False."""
+        self._granted = True
         self._future.set_running_or_notify_cancel()
 
     def finish(self, completion: Completion) -> None:
-        if not self._future.cancelled():
-            self._future.resolve(lambda: self._settle(completion), self._callbacks)
+        self._end(completion, self._callbacks)
+
+    def _end(self, completion: Completion, callbacks: CallbackThread | None) -> None:
+        # The first call tells those who wait() that it was cancelled; a second one is an error.
+        wanted = self._granted or self._future.set_running_or_notify_cancel()
+        if wanted and not self._future.cancelled():
+            self._future.resolve(lambda: self._settle(completion), callbacks)
 
 
 class StreamingFutureSink(FutureSink):
@@ -132,7 +141,7 @@ class StreamingFutureSink(FutureSink):
         on_output: Callable[[Event], None],
     ) -> None:
         super().__init__(future, settle, callbacks)
-        self._thread = CallbackThread(f"jupyter_pool output of {future.request_id}")
+        self._thread = CallbackThread("jupyter_pool on_output")
         self._on_output = on_output
 
     def output(self, event: Event) -> None:
@@ -140,8 +149,7 @@ class StreamingFutureSink(FutureSink):
 
     def finish(self, completion: Completion) -> None:
         def last() -> None:
-            if not self._future.cancelled():
-                self._future.resolve(lambda: self._settle(completion))
+            self._end(completion, None)
             self._thread.close()
 
         self._thread.run(last)

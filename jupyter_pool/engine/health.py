@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from jupyter_pool.core import PoolState, WorkerState
 from jupyter_pool.reports import HealthReport, WorkerVerdict
 
+from .answers import degraded_reason
+
 if TYPE_CHECKING:
     from .driver import Driver
     from .link import Link
@@ -77,7 +79,7 @@ class HealthCheck:
         ]
         reasons = [f"worker {v.worker_id} {v.reason}" for v in verdicts if v.status != "healthy"]
         if core.state is PoolState.DEGRADED:
-            reasons.append(f"workers keep failing to start: {self._driver.status().reason}")
+            reasons.append(f"workers keep failing to start: {degraded_reason(self._driver)}")
         elif core.state in (PoolState.CLOSING, PoolState.CLOSED):
             reasons.append(f"the pool is {core.state.value}")
         elif not config.lazy and len(serving) < config.size:

@@ -71,12 +71,19 @@ class Link:
         self.launched: Launched | None = None
         self.ready = False
         self.info_seen = False
+        #: Why its probe failed, if it did.
+        self.refusal: str | None = None
         self.stop: Any = None
         self.flight: Flight | None = None
         self.exited: Exited | None = None
         self._pings: dict[str, Callable[[int], None]] = {}
         self._signer: Signer | None = None
         self._channels: Channels | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of a worker on this machine, once it runs."""
+        return self.launched.pid if self.launched is not None else None
 
     # -- coming up ---------------------------------------------------------------------------
 

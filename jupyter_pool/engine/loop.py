@@ -191,6 +191,8 @@ class Engine:
                 self._turn()
         except BaseException:
             _log.critical("the I/O thread of jupyter_pool failed", exc_info=True)
+            for driver in self._drivers:
+                _guarded(driver.abort)
             raise
         finally:
             self._close()
@@ -283,3 +285,18 @@ def _private_folder() -> str:
         os.makedirs(runtime, mode=0o700, exist_ok=True)
         return tempfile.mkdtemp(prefix="pool-", dir=runtime)
     return tempfile.mkdtemp(prefix="jupyter-pool-")
+
+
+_inherited: list[Engine | None] = []
+
+
+def _after_fork() -> None:
+    # The parent's engine stays the parent's. It is kept from the garbage collector: closing its
+    # sockets or its event loop here would reach into what both processes share.
+    _inherited.append(Engine._current)
+    Engine._current = None
+    Engine._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

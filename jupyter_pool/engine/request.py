@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
+#: How long a caller may be deaf to Ctrl-C, in seconds.
+_LONGEST_WAIT = 1.0
+
 
 class Sink(Protocol):
     """Where a request's outputs and its end go. Called on the I/O thread: must never block."""
@@ -110,12 +113,20 @@ class Mailbox:
     def finish(self, completion: Completion) -> None:
         self._items.put(("finish", completion))
 
+    def end(self) -> None:
+        """Nothing more comes, and the one who gave up need not know how it ended."""
+        self._items.put(("finish", None))
+
     def get(self, timeout: float | None) -> tuple[str, Any] | None:
         """The next ``("output" | "granted" | "finish", value)``; None after `timeout` seconds."""
-        try:
-            return self._items.get(timeout=timeout)
-        except queue.Empty:
-            return None
+        while True:
+            try:
+                # Never for ever: a signal that comes just before the wait does not end it, and its
+                # handler (that of Ctrl-C) runs only when the wait is over.
+                return self._items.get(timeout=_LONGEST_WAIT if timeout is None else timeout)
+            except queue.Empty:
+                if timeout is not None:
+                    return None
 
 
 class LoopSink:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jupyter_pool.provisioning.launcher import Exited
 
     from .request import Completion
+    from .wire import Message
 
 _STATUS: dict[Outcome, ExecutionStatus] = {
     Outcome.DONE: "ok",
@@ -76,11 +77,18 @@ def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
         execution_count=reply.content.get("execution_count") if reply else None,
     )
     if error is not None:
-        if hasattr(error, "result"):
+        if started is not None:
             error.result = result
         if check:
             raise error
     return result
+
+
+def succeeded(reply: Message) -> bool:
+    """Whether a reply means what `settle` calls ``"ok"``."""
+    ours = reply.metadata.get("jupyter_pool") or {}
+    faults = (ours.get(fault) for fault in ("bad_inputs", "missing", "unpicklable"))
+    return reply.content.get("status") == "ok" and not any(faults)
 
 
 def _context(completion: Completion) -> dict[str, Any]:
@@ -129,7 +137,11 @@ def _line(completion: Completion) -> int | None:
     # The dump of the main thread is the last; its innermost frame comes first.
     main = stderr[max(stderr.rfind("most recent call first"), 0) :]
     found = _CELL_FRAME.search(main) or _CELL_FRAME.search(stderr)
-    return int(found[1]) if found else None
+    if found is None:
+        return None
+    # IPython drops empty lines at the top before it compiles a cell.
+    code = completion.request.code.splitlines()
+    return int(found[1]) + next((i for i, line in enumerate(code) if line.strip()), 0)
 
 
 # -- one function per outcome ----------------------------------------------------------------
@@ -210,6 +222,12 @@ def _operation_timeout(completion: Completion, context: dict[str, Any]) -> PoolE
 
 def _cancelled(completion: Completion, context: dict[str, Any]) -> PoolError:
     if completion.request.first_dispatched is None:
+        if completion.request.lease is not None:
+            return Cancelled(
+                "the lease has ended: its worker was lost, or it was returned\n"
+                "  The code did not run. What the lease had defined is gone; next: a new checkout().",
+                context=context,
+            )
         return Cancelled("cancelled before it ran", context=context)
     how = "interrupted cleanly" if completion.clean else "its worker was killed and replaced"
     at = _at(completion, _line(completion))

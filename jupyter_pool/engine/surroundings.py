@@ -20,7 +20,7 @@ class Surroundings:
         self._fixed_cwd = cwd
         self._fixed_env = dict(env)
         self._owner_env = dict(os.environ)
-        self.cwd = cwd or os.getcwd()
+        self.cwd = cwd or _cwd() or os.path.expanduser("~")
         self.path = list(sys.path)
         self.env = _merged(self._owner_env, self._fixed_env)
 
@@ -29,21 +29,22 @@ class Surroundings:
         return {
             "v": 1,
             "baseline": True,
-            "cwd": self.cwd,
+            "cwd": self.start_folder(),
             "path": self.path,
             # The process was started with the environment already.
             "env": None,
         }
 
+    def start_folder(self) -> str:
+        """Where a new worker starts: the pool's folder, or home if that was removed meanwhile."""
+        return self.cwd if os.path.isdir(self.cwd) else os.path.expanduser("~")
+
     def difference(self) -> dict[str, Any]:
         """What differs from the baseline in the caller's process now; mostly nothing."""
         found: dict[str, Any] = {}
         if self._fixed_cwd is None:
-            try:
-                cwd = os.getcwd()
-            except FileNotFoundError:  # removed meanwhile: the baseline is all there is
-                cwd = self.cwd
-            if cwd != self.cwd:
+            cwd = _cwd()
+            if cwd is not None and cwd != self.cwd:
                 found["cwd"] = cwd
         if sys.path != self.path:
             found["path"] = [os.fspath(entry) for entry in sys.path]
@@ -58,6 +59,13 @@ class Surroundings:
                 name: value for name, value in changed.items() if name not in self._fixed_env
             }
         return found
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed under us
+        return None
 
 
 def _merged(env: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

@@ -38,9 +38,8 @@ class Message:
 
 
 def _dump(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str).encode(
-        "utf-8", "surrogatepass"
-    )
+    # ASCII only: a lone surrogate in somebody's code must not make bytes that no kernel can read.
+    return json.dumps(value, separators=(",", ":"), default=str).encode("ascii")
 
 
 class Signer:

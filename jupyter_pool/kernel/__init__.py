@@ -1,6 +1,23 @@
 """What runs inside a worker: the kernel, its streams, the reset between requests.
 
-Start it with ``python -m jupyter_pool.kernel -f connection_file``. It is a
-complete Jupyter kernel; requests that carry the metadata key ``jupyter_pool``
-also get inputs, outputs and a reset.
+It is a complete Jupyter kernel; requests that carry the metadata key
+``jupyter_pool`` also get inputs, outputs and a reset. Nothing in here is
+imported by the owner, except `command`.
 """
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+__all__ = ["command"]
+
+
+def command(python: str = sys.executable) -> list[str]:
+    """Return the command line of a worker, as a kernelspec's ``argv``.
+
+    The same as ``python -m jupyter_pool.kernel -f {connection_file}``, but by
+    path: `-m` looks for the package with the working folder first on the path,
+    where a user's `typing.py` would be taken for the standard library's.
+    """
+    return [python, str(Path(__file__).with_name("__main__.py")), "-f", "{connection_file}"]

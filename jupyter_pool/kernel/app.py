@@ -71,10 +71,11 @@ class PoolKernelApp(IPKernelApp):
         def enable_on_real(file: Any = None, all_threads: bool = True, **kwargs: Any) -> None:
             enable(file=file or real, all_threads=all_threads, **kwargs)
 
-        faulthandler.enable = enable_on_real  # type: ignore[assignment]
+        faulthandler.enable = enable_on_real
 
     def init_signal(self) -> None:
         """Ignore SIGINT, except while user code runs."""
+        GATE.watch_delivery(self.iopub_thread.io_loop.asyncio_loop)
         GATE.install()
 
     def init_control(self, context: Any) -> None:
@@ -106,7 +107,7 @@ class PoolKernelApp(IPKernelApp):
         self.update_config(Config({"HistoryManager": {"enabled": False}}))
         self.control_thread.start()
         with _without_debugpy():
-            self.kernel = self.kernel_class.instance(
+            self.kernel = self.kernel_class.instance(  # type: ignore[attr-defined]
                 parent=self,
                 session=self.session,
                 control_stream=ZMQStream(self.control_socket, self.control_thread.io_loop),

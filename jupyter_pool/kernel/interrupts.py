@@ -11,21 +11,35 @@ not the reset, not half of a multipart message. So the handler asks the gate:
 Inside ``with GATE.hold:`` (sending, draining a pipe) an interrupt waits for the
 end of the block.
 
-While a cell awaits, no user code may be on the stack. Then the cell's task is
-cancelled instead, which arrives in the cell as CancelledError; the shell shows
+CPython loses an interrupt that arrives in the microseconds between its last look
+and a blocking system call, such as the one of `time.sleep`: the call is entered
+and nothing ends it. So a second thread watches (`watch_delivery`), and sends the
+signal again when the handler was not called for it.
+
+While a cell awaits, no code of the user's may be on the stack. Then the cell's task
+is cancelled instead, which arrives in the cell as CancelledError; the shell shows
 it as the KeyboardInterrupt that it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import sys
 import threading
 import weakref
 from types import FrameType, TracebackType
 from typing import Any
 
 __all__ = ["GATE", "InterruptGate"]
+
+_ASYNCIO = os.path.dirname(asyncio.__file__)
+
+# Seconds after which an interrupt that reached no handler is sent again. Not for
+# ever: C code that does not return to the interpreter cannot be helped this way.
+_RESEND_AFTER = (0.02, 0.05, 0.1, 0.3, 1.0)
 
 
 class InterruptGate:
@@ -38,6 +52,9 @@ class InterruptGate:
         self._pending = False
         self._held = 0
         self._cell: asyncio.Task[Any] | None = None
+        self._request = 0
+        self._unhandled = False
+        self._wakeup = (-1, -1)
         #: The cell's task was cancelled because of an interrupt.
         self.cancelled_cell = False
         #: Tasks of the kernel itself on the main loop, not to be interrupted.
@@ -49,11 +66,64 @@ class InterruptGate:
         """Take SIGINT over; also again, after user code replaced the handler."""
         if signal.getsignal(signal.SIGINT) != self._on_sigint:
             signal.signal(signal.SIGINT, self._on_sigint)
+        if self._wakeup[1] != -1:
+            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+
+    def watch_delivery(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let another thread's running loop see to it that interrupts are noticed."""
+        if not hasattr(signal, "pthread_kill"):
+            return
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        self._wakeup = (read, write)
+        os.register_at_fork(after_in_child=self._forget_wakeup)
+        loop.call_soon_threadsafe(loop.add_reader, read, self._on_wakeup, loop)
+
+    def _forget_wakeup(self) -> None:
+        # A forked child must not report its signals to its parent.
+        signal.set_wakeup_fd(-1)
+        self._wakeup = (-1, -1)
+
+    def _on_wakeup(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._read_wakeups() and self._armed:
+            self._check_later(loop, self._request, 0)
+
+    def _read_wakeups(self) -> bool:
+        """Return whether a signal has arrived that the handler was not called for yet.
+
+        The interpreter writes a signal's number when it arrives, the handler a
+        zero when it is called: whichever is last in the pipe decides.
+        """
+        try:
+            data = os.read(self._wakeup[0], 4096)
+        except BlockingIOError:
+            return self._unhandled
+        arrived, handled = data.rfind(signal.SIGINT), data.rfind(0)
+        if arrived != handled:
+            self._unhandled = arrived > handled
+        return self._unhandled
+
+    def _check_later(self, loop: asyncio.AbstractEventLoop, request: int, tries: int) -> None:
+        def check() -> None:
+            if (
+                self._read_wakeups()
+                and self._armed
+                and self._request == request
+                and signal.getsignal(signal.SIGINT) == self._on_sigint
+            ):
+                assert self._main is not None
+                signal.pthread_kill(self._main, signal.SIGINT)
+                self._check_later(loop, request, tries + 1)
+
+        if tries < len(_RESEND_AFTER):
+            loop.call_later(_RESEND_AFTER[tries], check)
 
     def arm(self) -> None:
         """Remember interrupts from now on: a request arrived."""
         self._pending = False
         self.cancelled_cell = False
+        self._request += 1
         self._armed = True
 
     def open(self) -> None:
@@ -71,34 +141,51 @@ class InterruptGate:
         self._open = self._armed = self._pending = False
         self._cell = None
 
-    def watch(self, task: asyncio.Task[Any]) -> None:
-        """The user code is this task, until `close`."""
+    def watch(self, task: asyncio.Task[Any] | None) -> None:
+        """The user code is this task, until `close`; None: it is not in a task."""
         self._cell = task
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        if self._wakeup[1] != -1:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wakeup[1], b"\0")
         if not self._armed:
             return
         if self._held or not self._open:
             self._pending = True
             return
-        self._deliver()
+        self._deliver(frame)
 
     def _raise_pending(self) -> None:
         if self._pending and self._open:
             self._pending = False
-            self._deliver()
+            self._deliver(sys._getframe(1))
 
-    def _deliver(self) -> None:
+    def _deliver(self, frame: FrameType | None) -> None:
         cell = self._cell
         if cell is not None:
             loop = cell.get_loop()
             running = asyncio.current_task(loop)
-            if running is None or running in self.kernel_tasks:
-                # The cell sleeps in an await: nothing on the stack is the user's.
+            # asyncio itself must not be hit: a task that ends wakes the one that
+            # waits for it, and an exception in there would lose the wake-up.
+            may_raise = (
+                running is not None and running not in self.kernel_tasks and _is_in_coroutine(frame)
+            )
+            if running is not cell or not may_raise:
                 self.cancelled_cell = True
                 loop.call_soon_threadsafe(cell.cancel)
+            if not may_raise:
                 return
         raise KeyboardInterrupt
+
+
+def _is_in_coroutine(frame: FrameType | None) -> bool:
+    """Whether anything but asyncio's own code is between this frame and the loop."""
+    while frame is not None and frame.f_code is not asyncio.Handle._run.__code__:
+        if os.path.dirname(frame.f_code.co_filename) != _ASYNCIO:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Hold:

@@ -18,6 +18,7 @@ import contextlib
 import contextvars
 import getpass
 import os
+import re
 import sys
 import time
 from collections.abc import Coroutine
@@ -25,17 +26,24 @@ from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelbase import Kernel
-from IPython.core.interactiveshell import _asyncio_runner
 from tornado import ioloop
 from traitlets import Type
 
 from jupyter_pool.errors import SerializationError
 from jupyter_pool.kernel.interrupts import GATE
-from jupyter_pool.kernel.request import KEY, VERSION, BadRequest, PoolRequest
-from jupyter_pool.kernel.reset import Baseline, cancel_leftover_tasks, seed_random
+from jupyter_pool.kernel.leftovers import cancel_tasks
+from jupyter_pool.kernel.randomness import seed_random
+from jupyter_pool.kernel.request import (
+    KEY,
+    VERSION,
+    BadRequest,
+    PoolRequest,
+    collect_outputs,
+)
+from jupyter_pool.kernel.reset import Baseline
 from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin
 from jupyter_pool.kernel.streams import PoolOutStream
-from jupyter_pool.serialize import pack, unpack
+from jupyter_pool.serialize import unpack
 
 __all__ = ["PoolKernel"]
 
@@ -54,6 +62,12 @@ class PoolKernel(IPythonKernel):
     shell_class = Type(PoolShell)
     compiler_class = Type(CellCompiler)
 
+    # Traits that are set for as long as messages come.
+    shell: Any
+    session: Any
+    shell_stream: Any
+    control_stream: Any
+
     #: A pool request is being served.
     in_pool_request = False
 
@@ -61,6 +75,7 @@ class PoolKernel(IPythonKernel):
         super().__init__(**kwargs)
         self.baseline: Baseline | None = None
         self._replied = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         # For good, not per request: the methods themselves know whether they may ask.
         builtins.input = self.raw_input
         getpass.getpass = self.getpass
@@ -106,9 +121,9 @@ class PoolKernel(IPythonKernel):
         """Start a task for a message; execute requests take our own, shorter way."""
         try:
             idents, rest = self.session.feed_identities(frames, copy=False)
-            header = self.session.unpack(rest[1].bytes)
-            is_execute = header["msg_type"] == "execute_request"
-            message = self.session.deserialize(rest, content=True, copy=False) if is_execute else {}
+            # This look at the unverified type only decides who verifies.
+            is_execute = _EXECUTE.search(rest[1].bytes)
+            message = self.session.open_request(rest) if is_execute else {}
         except Exception:
             self.log.exception("Invalid Message")
             return
@@ -118,8 +133,6 @@ class PoolKernel(IPythonKernel):
             metadata = message["metadata"].get(KEY)
             stateless = isinstance(metadata, dict) and not metadata.get("keep")
             context = self._fresh_context.copy() if stateless else self._lasting_context
-            # The header as it came is what every answer carries back.
-            self.session.set_parent_header(message["header"], bytes(rest[1].bytes))
             self._start_task(self._serve(idents, message), context)
         else:
             self._start_task(self.shell_main(None, frames), self._lasting_context)
@@ -131,6 +144,9 @@ class PoolKernel(IPythonKernel):
         else:
             task = context.run(loop.create_task, coro)
         GATE.kernel_tasks.add(task)
+        # The loop itself keeps no task alive.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, idents: list[bytes], message: dict[str, Any]) -> None:
         """Take one execute request from busy to idle."""
@@ -146,13 +162,14 @@ class PoolKernel(IPythonKernel):
                     self._send_abort_reply(stream, message, idents)
                 else:
                     await self.execute_request(stream, idents, message)
-            except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:
+            except (Exception, KeyboardInterrupt, SystemExit, asyncio.CancelledError) as error:
                 # Nothing should come here; but whoever waits must get an answer.
                 GATE.close()
-                self.log.error("Error while serving a request", exc_info=True)
+                self.log.exception("Error while serving a request")
                 if not self._replied:
+                    report = {"v": VERSION, "recycle": f"the kernel failed: {error!r}"}
                     content = _describe_error(error, [])
-                    self._reply(stream, message, idents, content, {}, [])
+                    self._reply(stream, message, idents, content, {KEY: report}, [])
             finally:
                 GATE.disarm()
                 GATE.install()
@@ -180,6 +197,17 @@ class PoolKernel(IPythonKernel):
             ident=idents,
             buffers=buffers,
         )
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        """After an error of a plain client: abort what it has already sent."""
+        self._aborting = True
+        self.shell_stream.flush()
+
+        async def stop_aborting() -> None:
+            async with self._main_asyncio_lock:  # first come, first served
+                self._aborting = False
+
+        self._start_task(stop_aborting(), self._lasting_context)
 
     def _finish_streams(self) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -311,8 +339,10 @@ class PoolKernel(IPythonKernel):
             return None
         if self.comm_manager.comms:
             self.comm_manager.comms.clear()
-        reason = await cancel_leftover_tasks()
-        GATE.install()
+        try:
+            reason = await cancel_tasks()
+        except Exception as error:  # noqa: BLE001 - whatever it is, they may still run
+            reason = f"its tasks could not be cancelled: {error!r}"
         recycle = self.baseline.restore().recycle
         return "; ".join(filter(None, (reason, recycle))) or None
 
@@ -346,12 +376,14 @@ class PoolKernel(IPythonKernel):
         try:
             try:
                 GATE.open()
-                error = await self._run_cell(code, silent, store_history, cell_id)
+                error = await shell.run_cell_here(code, silent, store_history, cell_id)
                 if error is None:
                     expressions = shell.user_expressions(user_expressions or {})
                     if wanted is not None:
-                        self._collect(*wanted)
-            except (KeyboardInterrupt, asyncio.CancelledError) as struck:
+                        if wanted[0]:
+                            self.iopub_thread.uncork()  # packing may take its time
+                        collect_outputs(shell.user_ns, *wanted)
+            except (KeyboardInterrupt, SystemExit, asyncio.CancelledError) as struck:
                 # Between two lines of the cell, so to say: in IPython or in here.
                 error = struck
             GATE.close()
@@ -374,72 +406,6 @@ class PoolKernel(IPythonKernel):
                 wanted[2].clear()
         shell.payload_manager.clear_payload()
         return reply
-
-    async def _run_cell(
-        self, code: str, silent: bool, store_history: bool, cell_id: str | None
-    ) -> BaseException | None:
-        """Run a cell as IPython does; return the exception that ended it, already shown."""
-        shell = self.shell
-        result = failed = None
-        try:
-            transformed, bad = code, None
-            try:
-                transformed = shell.transform_cell(code)
-            except Exception:
-                bad = sys.exc_info()
-            cell = shell.run_cell_async(
-                code,
-                store_history=store_history,
-                silent=silent,
-                transformed_cell=transformed,
-                preprocessing_exc_tuple=bad,
-                cell_id=cell_id,
-            )
-            # Only these words can make a cell asynchronous; the full answer compiles it.
-            awaits = ("await" in code or "async" in code) and shell.should_run_async(
-                code, transformed_cell=transformed, preprocessing_exc_tuple=bad
-            )
-            if not awaits:
-                result = _run_to_end(cell)
-            elif shell.loop_runner is _asyncio_runner:
-                task = asyncio.get_running_loop().create_task(cell)
-                GATE.watch(task)
-                result = await task
-            else:  # %autoawait with another runner
-                result = shell.loop_runner(cell)
-        except Exception as error:  # noqa: BLE001 - IPython itself stumbled
-            failed = error
-        finally:
-            shell.events.trigger("post_execute")
-            if not silent:
-                shell.events.trigger("post_run_cell", result)
-        if failed is not None:
-            shell.show_outside_cell(failed)
-            return failed
-        return result.error_before_exec or result.error_in_exec
-
-    def _collect(
-        self, names: tuple[str, ...], report: dict[str, Any], frames: list[Any]
-    ) -> None:
-        """Pack the values asked for, and say which cannot be had."""
-        namespace = self.shell.user_ns
-        values = {name: namespace[name] for name in names if name in namespace}
-        if values:
-            self.iopub_thread.uncork()  # packing may take its time
-        report["missing"] = [name for name in names if name not in namespace]
-        while values:
-            try:
-                frames[:] = pack(values)
-            except SerializationError as error:
-                reason = str(error.context.get("reason") or error)
-                culprit = error.context.get("variable")
-                # Without a name, all of them: together they cannot be sent.
-                for name in [culprit] if culprit in values else list(values):
-                    report["unpicklable"][name] = reason
-                    del values[name]
-            else:
-                report["outputs"] = list(values)
-                return
 
     def _describe_success(self, expressions: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -466,20 +432,11 @@ class PoolKernel(IPythonKernel):
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         if not self._allow_stdin:
             raise no_debugger("breakpoint()")
-        return sys.__breakpointhook__(*args, **kwargs)
+        return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - a client that can answer
 
 
+_EXECUTE = re.compile(rb'"msg_type"\s*:\s*"execute_request"')
 _PROTOCOL_VERSION = sys.modules[Kernel.__module__].kernel_protocol_version
-
-
-def _run_to_end(cell: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never really waits."""
-    try:
-        cell.send(None)
-    except StopIteration as end:
-        return end.value
-    cell.close()
-    raise RuntimeError("a cell without await waited for something")
 
 
 def _describe_error(error: BaseException | None, traceback: list[str]) -> dict[str, Any]:

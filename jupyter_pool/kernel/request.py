@@ -8,10 +8,14 @@ ordinary one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEY", "VERSION", "BadRequest", "PoolRequest"]
+from jupyter_pool.errors import SerializationError
+from jupyter_pool.serialize import pack
+
+__all__ = ["KEY", "VERSION", "BadRequest", "PoolRequest", "collect_outputs"]
 
 KEY = "jupyter_pool"
 VERSION = 1
@@ -64,15 +68,15 @@ class PoolRequest:
                 f"this worker speaks version {VERSION} of the pool's messages, not {version!r}"
             )
         get = found.get
-        path = get("path")
+        path, env, seed = get("path"), get("env"), get("seed")
         try:
             return cls(
                 inputs=bool(get("inputs")),
                 outputs=tuple(get("outputs") or ()),
                 cwd=get("cwd"),
                 path=None if path is None else tuple(path),
-                env=None if get("env") is None else dict(get("env")),
-                seed=None if get("seed") is None else int(get("seed")),
+                env=None if env is None else dict(env),
+                seed=None if seed is None else int(seed),
                 keep=bool(get("keep")),
                 execution_count=get("execution_count"),
                 baseline=bool(get("baseline")),
@@ -80,3 +84,24 @@ class PoolRequest:
             )
         except (TypeError, ValueError) as error:
             raise BadRequest(f"misshapen request: {error}") from error
+
+
+def collect_outputs(
+    namespace: Mapping[str, Any], names: tuple[str, ...], report: dict[str, Any], frames: list[Any]
+) -> None:
+    """Pack the values asked for into `frames`, and report which cannot be had."""
+    values = {name: namespace[name] for name in names if name in namespace}
+    report["missing"] = [name for name in names if name not in namespace]
+    while values:
+        try:
+            frames[:] = pack(values)
+        except SerializationError as error:
+            reason = str(error.context.get("reason") or error)
+            culprit = error.context.get("variable")
+            # Without a name, all of them: together they cannot be sent.
+            for name in [culprit] if culprit in values else list(values):
+                report["unpicklable"][name] = reason
+                del values[name]
+        else:
+            report["outputs"] = list(values)
+            return

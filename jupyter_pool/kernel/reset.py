@@ -14,49 +14,38 @@ restored   user namespace with ``In``, ``Out``, ``_`` and ``sys.last_*``; what w
 recycled   threads that still run, child processes, other signal handlers
 not        files, other machines, modules: they stay imported, and keep their state
 
-Harmless ones among threads and children are named in `_is_harmless_thread` and
-`_harmless_children`.
+Harmless ones among threads and children are named in `leftovers`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-import contextlib
 import faulthandler
 import gc
 import locale
 import logging
 import os
-import random
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-try:
-    # The public one makes enum members: 90 µs for all signals instead of 5.
-    from _signal import getsignal
-except ImportError:  # pragma: no cover - another Python than CPython
-    from signal import getsignal  # type: ignore[assignment]
-
 from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.leftovers import check_children, check_threads
+from jupyter_pool.kernel.randomness import seed_random
 from jupyter_pool.kernel.reset_shell import ShellBaseline
 
-__all__ = ["Baseline", "ResetReport", "cancel_leftover_tasks", "seed_random"]
+__all__ = ["Baseline", "ResetReport"]
 
-_SIGNALS = tuple(
-    number for number in range(1, signal.NSIG) if number in signal.valid_signals()
-)
-_JOIN_TIMEOUT = 0.05  # seconds for a thread that is about to end
-_TASK_TIMEOUT = 1.0  # seconds for cancelled tasks to end
+# The public one makes enum members: 90 µs for all signals instead of 5.
+getsignal = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
+
+_SIGNALS = tuple(number for number in range(1, signal.NSIG) if number in signal.valid_signals())
 
 
 @dataclass(frozen=True)
@@ -123,8 +112,8 @@ class Baseline:
             ("process settings", self._restore_process),
             ("classes", _forget_pickled_classes),
             ("signal handlers", self._restore_signals),
-            ("threads", self._check_threads),
-            ("children", _check_children),
+            ("threads", lambda: check_threads(self._threads)),
+            ("children", check_children),
         ]
         reasons = []
         if reseed:
@@ -175,13 +164,15 @@ class Baseline:
 
     def _restore_environment(self) -> str | None:
         if os.environ is not self._environ:
-            os.environ = self._environ  # type: ignore[assignment]  # noqa: B003 - not cleared, put back
+            os.environ = self._environ  # noqa: B003 - not cleared, put back
         if _raw_environ() == self._env:
             return None
         now = dict(_raw_environ())
         decode = getattr(os.environ, "decodekey", str)
         decode_value = getattr(os.environ, "decodevalue", str)
-        changed = {key for key in now.keys() | self._env.keys() if now.get(key) != self._env.get(key)}
+        changed = {
+            key for key in now.keys() | self._env.keys() if now.get(key) != self._env.get(key)
+        }
         for key in changed:
             if key in self._env:
                 os.environ[decode(key)] = decode_value(self._env[key])
@@ -264,41 +255,16 @@ class Baseline:
         ]
         return f"the handler of {', '.join(changed)} was changed" if changed else None
 
-    def _check_threads(self) -> str | None:
-        deadline = None
-        leftover = []
-        for thread in threading.enumerate():
-            if thread in self._threads or _is_harmless_thread(thread):
-                continue
-            if thread is not threading.current_thread():
-                deadline = deadline or time.monotonic() + _JOIN_TIMEOUT
-                # A thread that this request started may just be returning.
-                with contextlib.suppress(RuntimeError):
-                    thread.join(max(0.0, deadline - time.monotonic()))
-                if thread.is_alive():
-                    leftover.append(thread.name)
-        if leftover:
-            return f"it left a thread running: {', '.join(leftover)}"
-        return None
 
-
-_SYS_NAMES = (
-    "stdin",
-    "stdout",
-    "stderr",
-    "__stdin__",
-    "__stdout__",
-    "__stderr__",
-    "path",
-    "argv",
-    "displayhook",
-    "excepthook",
-    "breakpointhook",
-    "unraisablehook",
-    "ps1",
-    "ps2",
-)
-_SYS_NAMES = tuple(name for name in _SYS_NAMES if hasattr(sys, name))
+_SYS_NAMES = [
+    name
+    for name in (
+        *("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"),
+        *("path", "argv", "displayhook", "excepthook", "breakpointhook", "unraisablehook"),
+        *("ps1", "ps2"),
+    )
+    if hasattr(sys, name)
+]
 
 
 def _get_cwd() -> str | None:
@@ -312,91 +278,6 @@ def _raw_environ() -> Any:
     # The mapping behind os.environ (CPython 3.10 to 3.14): comparing it costs
     # 2 µs, decoding every variable 50.
     return getattr(os.environ, "_data", os.environ)
-
-
-# -- threads, children, tasks ------------------------------------------------------
-
-
-def _is_harmless_thread(thread: threading.Thread) -> bool:
-    """Known threads that outlive a request by design and do nothing of the user's.
-
-    tqdm's monitor; idle workers of a thread pool (`asyncio.to_thread`, and many
-    libraries), which wait for work that nobody can give them any more; waiters
-    of asyncio's subprocesses that are about to end by themselves.
-    """
-    kind = type(thread)
-    if kind.__name__ == "TMonitor" and kind.__module__.startswith("tqdm"):
-        return True
-    pool = sys.modules.get("concurrent.futures.thread")
-    if pool is None or thread.ident is None:
-        return False
-    frame = sys._current_frames().get(thread.ident)
-    # Running a job, it would be deeper than the pool's own loop.
-    return frame is not None and frame.f_code is pool._worker.__code__
-
-
-def _check_children() -> str | None:
-    if not hasattr(os, "waitid"):  # macOS before 3.13, Windows
-        return None
-    while True:
-        try:
-            # One system call answers "none at all", the usual case.
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None:
-                break
-            os.waitpid(ended.si_pid, os.WNOHANG)
-        except ChildProcessError:
-            return None
-    leftover = [pid for pid in _list_children() if pid not in set(_harmless_children())]
-    if leftover:
-        return f"it left a child process running: {', '.join(map(str, leftover))}"
-    return None
-
-
-def _list_children() -> Iterable[int]:
-    try:
-        files = list(Path("/proc/self/task").glob("*/children"))
-        if files:
-            return [int(pid) for file in files for pid in file.read_text().split()]
-    except OSError:
-        pass
-    import psutil
-
-    return [child.pid for child in psutil.Process().children()]
-
-
-def _harmless_children() -> Iterable[int]:
-    """Helpers of multiprocessing that live as long as the process that started them."""
-    for module, name, attribute in (
-        ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
-        ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
-        ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
-    ):
-        pid = getattr(getattr(sys.modules.get(module), name, None), attribute, None)
-        if pid is not None:
-            yield pid
-
-
-async def cancel_leftover_tasks() -> str | None:
-    """Cancel the tasks and timers that a request left on the running loop.
-
-    Returns
-    -------
-    str or None
-        Why the process must be replaced: a task goes on in spite of it.
-    """
-    loop = asyncio.get_running_loop()
-    for handle in getattr(loop, "_scheduled", ()):  # BaseEventLoop, Python 3.10 to 3.14
-        handle.cancel()
-    tasks = [task for task in asyncio.all_tasks(loop) if task not in GATE.kernel_tasks]
-    if not tasks:
-        return None
-    for task in tasks:
-        task.cancel()
-    _, pending = await asyncio.wait(tasks, timeout=_TASK_TIMEOUT)
-    if pending:
-        return f"a task refused to be cancelled: {next(iter(pending)).get_name()}"
-    return None
 
 
 # -- what only some requests load ----------------------------------------------------
@@ -423,57 +304,3 @@ def _forget_pickled_classes() -> str | None:
         if tracker:
             tracker.clear()
     return None
-
-
-# -- random numbers ------------------------------------------------------------------
-
-
-def seed_random(seed: int | None) -> None:
-    """Seed `random` and NumPy's legacy generator; None: with fresh entropy.
-
-    With a seed, NumPy is also seeded when the request is the first to import it,
-    so that a request draws the same numbers in a warm and in a new worker.
-    """
-    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder) is not _SeedNumPy]
-    if seed is None:
-        random.seed(int.from_bytes(os.urandom(32), "little"))
-    else:
-        random.seed(seed)
-    numpy = sys.modules.get("numpy.random")
-    if numpy is not None and hasattr(numpy, "seed"):
-        _seed_numpy(numpy, seed)
-    elif seed is not None:
-        sys.meta_path.insert(0, _SeedNumPy(seed))
-
-
-def _seed_numpy(module: Any, seed: int | None) -> None:
-    if seed is None:
-        words = os.urandom(32)
-        module.seed([int.from_bytes(words[i : i + 4], "little") for i in range(0, 32, 4)])
-    else:
-        module.seed(seed % 2**32)
-
-
-class _SeedNumPy:
-    """Import hook for one module and one request: seeds numpy.random once it is there."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def find_spec(
-        self, name: str, path: Any = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name != "numpy.random":
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        loader, run = spec.loader, spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module  # type: ignore[method-assign]  # the class's own again
-            run(module)
-            _seed_numpy(module, self._seed)
-
-        loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec

@@ -6,13 +6,14 @@ import linecache
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 __all__ = ["ShellBaseline"]
 
 # What these packages register when they are imported belongs to the module, which
 # stays imported: without it, a warm worker would show no more figures.
-_KEPT_PACKAGES = frozenset({"matplotlib", "matplotlib_inline", "IPython", "ipywidgets"})
+_KEPT = ("matplotlib.", "matplotlib_inline.", "IPython.core.pylabtools.", "ipywidgets.")
 
 _SETTINGS = (
     "ast_node_interactivity",
@@ -40,6 +41,8 @@ class ShellBaseline:
         self._tables = [(table, dict(table)) for table in self._find_tables()]
         self._lists = [(items, list(items)) for items in self._find_lists()]
         self._extensions = set(shell.extension_manager.loaded)
+        # Recent IPython loads its magics on first use, and notes here which it has.
+        self._loaded_lazy = set(getattr(shell.magics_manager, "_loaded_lazy", ()))
         self._settings = {name: getattr(shell, name) for name in _SETTINGS if hasattr(shell, name)}
         self._custom_tb = shell.__dict__.get("CustomTB")
 
@@ -47,6 +50,7 @@ class ShellBaseline:
         shell = self._shell
         yield from shell.magics_manager.magics.values()
         yield shell.magics_manager.registry
+        yield shell.magics_manager.lazy_magics
         yield vars(shell.hooks) if not isinstance(shell.hooks, dict) else shell.hooks
         formatters = [
             *shell.display_formatter.formatters.values(),
@@ -79,12 +83,13 @@ class ShellBaseline:
                 table.update({key: value for key, value in kept.items() if key not in before})
         for items, before_items in self._lists:
             if items != before_items:
-                kept_items = [
-                    item for item in items if item not in before_items and _is_kept(item)
-                ]
+                kept_items = [item for item in items if item not in before_items and _is_kept(item)]
                 items[:] = [*before_items, *kept_items]
         if shell.extension_manager.loaded != self._extensions:
             shell.extension_manager.loaded = set(self._extensions)
+        loaded_lazy: set[str] = getattr(shell.magics_manager, "_loaded_lazy", set())
+        if loaded_lazy != self._loaded_lazy:
+            loaded_lazy.intersection_update(self._loaded_lazy)
         for name, value in self._settings.items():
             if getattr(shell, name) != value:
                 setattr(shell, name, value)
@@ -166,5 +171,6 @@ class ShellBaseline:
 
 def _is_kept(value: Any) -> bool:
     function = getattr(value, "func", value)  # a partial
-    module = getattr(function, "__module__", None) or ""
-    return module.partition(".")[0] in _KEPT_PACKAGES
+    if not isinstance(function, (FunctionType, MethodType)):
+        return False
+    return f"{function.__module__}.".startswith(_KEPT)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import hashlib
 import os
 import re
 import sys
 import tempfile
 import traceback
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQInteractiveShell
-from IPython.core.error import StdinNotImplementedError
+from IPython.core.error import StdinNotImplementedError, UsageError
+from IPython.core.interactiveshell import _asyncio_runner  # type: ignore[attr-defined]
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Type
 
@@ -59,6 +62,8 @@ class CellCompiler(XCachingCompiler):
 class PoolDisplayHook(ZMQShellDisplayHook):
     """The display hook: the value of a cell's end leaves together with its reply."""
 
+    shell: Any
+
     def finish_displayhook(self) -> None:
         """Publish the result."""
         shell = self.shell
@@ -80,16 +85,18 @@ class PoolDisplayHook(ZMQShellDisplayHook):
 
 
 @magics_class
-class _DebuggerMagics(Magics):  # type: ignore[misc]
+class _DebuggerMagics(Magics):
     """Magics that need someone to answer: an error where nobody can."""
 
-    @line_cell_magic  # type: ignore[untyped-decorator]
+    shell: Any
+
+    @line_cell_magic
     def debug(self, line: str = "", cell: str | None = None) -> Any:
         """Debug post mortem, or a statement; see IPython's own %debug."""
         self._check("%debug")
         return self._original("debug", line, cell)
 
-    @line_magic  # type: ignore[untyped-decorator]
+    @line_magic
     def pdb(self, line: str = "") -> Any:
         """Switch the automatic debugger; see IPython's own %pdb."""
         self._check("%pdb")
@@ -135,6 +142,60 @@ class PoolShell(ZMQInteractiveShell):
             raise no_debugger("the debugger")
         super().debugger(force)
 
+    # -- running -----------------------------------------------------------------
+
+    async def run_cell_here(
+        self, code: str, silent: bool, store_history: bool, cell_id: str | None
+    ) -> BaseException | None:
+        """Run a cell on the running loop, as IPython does.
+
+        Returns
+        -------
+        BaseException or None
+            The exception that ended the cell, already shown.
+        """
+        result: Any = None
+        failed: Exception | None = None
+        try:
+            transformed, bad = code, None
+            try:
+                transformed = self.transform_cell(code)
+            except Exception:  # noqa: BLE001 - IPython shows it as the cell's own
+                bad = sys.exc_info()
+            cell = self.run_cell_async(
+                code,
+                store_history=store_history,
+                silent=silent,
+                transformed_cell=transformed,
+                preprocessing_exc_tuple=bad,
+                cell_id=cell_id,
+            )
+            # Only these words can make a cell asynchronous; the full answer compiles it.
+            awaits = ("await" in code or "async" in code) and self.should_run_async(
+                code, transformed_cell=transformed, preprocessing_exc_tuple=bad
+            )
+            if not awaits:
+                result = _run_to_end(cell)
+            elif self.loop_runner is _asyncio_runner:
+                with GATE.hold:  # torn apart, it would leave a task that nobody knows
+                    task = asyncio.get_running_loop().create_task(cell)
+                    GATE.watch(task)
+                result = await task
+                GATE.watch(None)
+            else:  # %autoawait with another runner
+                result = self.loop_runner(cell)
+        except Exception as stumbled:  # noqa: BLE001 - IPython itself stumbled
+            failed = stumbled
+        finally:
+            self.events.trigger("post_execute")
+            if not silent:
+                self.events.trigger("post_run_cell", result)
+        if failed is not None:
+            self.show_outside_cell(failed)
+            return failed
+        error: BaseException | None = result.error_before_exec
+        return error if error is not None else result.error_in_exec
+
     # -- tracebacks ------------------------------------------------------------
 
     def is_cell_file(self, filename: str) -> bool:
@@ -158,6 +219,9 @@ class PoolShell(ZMQInteractiveShell):
         if issubclass(etype, SystemExit):
             # IPython would send people to %tb, which another request cannot see.
             self._showtraceback(etype, value, self.InteractiveTB.get_exception_only(etype, value))
+            return
+        if etype is UsageError:  # IPython only prints it to stderr
+            self._showtraceback(etype, value, [f"UsageError: {value}"])
             return
         if _has_group(value):
             stb = "".join(traceback.format_exception(etype, value, self.trim_to_cell(tb)))
@@ -218,12 +282,21 @@ def _drop_own_tail(tb: TracebackType | None) -> None:
 
 
 def _has_group(error: BaseException | None) -> bool:
-    if sys.version_info < (3, 11):
-        return False
+    group = getattr(builtins, "BaseExceptionGroup", None)  # Python 3.11
     seen = 0
-    while error is not None and seen < 100:
-        if isinstance(error, BaseExceptionGroup):
+    while group is not None and error is not None and seen < 100:
+        if isinstance(error, group):
             return True
         error = error.__context__
         seen += 1
     return False
+
+
+def _run_to_end(cell: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never really waits."""
+    try:
+        cell.send(None)
+    except StopIteration as end:
+        return end.value
+    cell.close()
+    raise RuntimeError("a cell without await waited for something")

@@ -19,7 +19,6 @@ import codecs
 import io
 import os
 import select
-import sys
 import threading
 import time
 from typing import Any
@@ -56,6 +55,7 @@ class PoolOutStream(OutStream):
         self._chunks: list[tuple[dict[str, Any], list[str]]] = []
         self._timer_set = False
         self._next_send = 0.0
+        self._child_text = ""
         self._original_stdstream_fd: int = {"stdout": 1, "stderr": 2}[name]
         self._pipe_write = -1
         self._pipe_inode = -1
@@ -91,7 +91,10 @@ class PoolOutStream(OutStream):
 
     def flush(self) -> None:
         """Send all text so far, including what the descriptor has received."""
-        if self.pub_thread is None or os.getpid() != self._master_pid:
+        if self.pub_thread is None:
+            return
+        if os.getpid() != self._master_pid:
+            self._flush_child()
             return
         with GATE.hold, self._lock:
             self._drain()
@@ -155,8 +158,14 @@ class PoolOutStream(OutStream):
 
     def _write_in_child(self, string: str) -> None:
         # A forked child has no iopub thread. Its text takes the way of every
-        # child's output, through the descriptor, which its parent captures.
-        data = string.encode("utf-8", "replace")
+        # child's output, through the descriptor, which its parent captures; by
+        # lines, so that those of several children do not mix.
+        self._child_text += string
+        if "\n" in string or len(self._child_text) > _PIPE_BUF:
+            self._flush_child()
+
+    def _flush_child(self) -> None:
+        data, self._child_text = self._child_text.encode("utf-8", "replace"), ""
         while data:
             data = data[os.write(self._original_stdstream_fd, data) :]
 
@@ -226,6 +235,8 @@ class PoolOutStream(OutStream):
 
         Never waits: an owner who does not read loses it, not us.
         """
+        if not hasattr(select, "poll"):
+            return
         poll = select.poll()
         poll.register(self._original_stdstream_copy, select.POLLOUT)
         while data:
@@ -253,7 +264,3 @@ def _lock_around_forks(lock: Any) -> None:
         os.register_at_fork(
             before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
         )
-
-
-if sys.platform == "win32":  # pragma: no cover - no poll(), no captured descriptors
-    PoolOutStream._echo = lambda self, data: None  # type: ignore[method-assign]

@@ -63,6 +63,7 @@ class OptionParser(MagicArgumentParser):
             prog=magic, description=description, formatter_class=_Help
         )
         self.allow_abbrev = False
+        self.color = False  # Python 3.14
 
     @property
     def options(self) -> dict[str, argparse.Action]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion
 
-from jupyter_pool.errors import PoolNotAvailable
+from jupyter_pool.errors import PoolError
 
 from .arguments import ISOLATIONS
 from .commands import PARSERS
@@ -39,9 +39,9 @@ class PoolMatcher:
     matcher_api_version = 2
     matcher_priority = 0
     matcher_identifier = "jupyter_pool.PoolMatcher"
-    __qualname__ = "PoolMatcher"
 
     def __init__(self, shell: InteractiveShell, pools: Pools) -> None:
+        self.__qualname__ = type(self).__qualname__  # IPython takes it for a function
         self._shell = shell
         self._pools = pools
 
@@ -118,7 +118,7 @@ class PoolMatcher:
 
         try:
             return list(question(get_pool(self._pool_name(words))))
-        except PoolNotAvailable:
+        except PoolError:
             return []
 
     def _sessions(self, words: list[str]) -> list[str]:

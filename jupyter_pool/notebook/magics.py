@@ -192,7 +192,8 @@ class PoolMagics(Magics):
                     retries=options.retries,
                     isolation=options.isolation,
                     seed=options.seed,
-                    execution_count=self._shell.execution_count,
+                    # Newer IPythons count on before a cell runs; the display hook knows.
+                    execution_count=self._shell.displayhook.prompt_count,
                     on_wait=notice,
                 )
             except SerializationError as error:
@@ -245,6 +246,8 @@ def _namespaces(
 def _expander(namespaces: list[Mapping[str, Any]]) -> Callable[[str], str]:
     # IPython would expand the whole line; braces in an expression are a dict.
     def expand(text: str) -> str:
+        if "{" not in text and "$" not in text:
+            return text
         values: dict[str, Any] = {}
         for namespace in reversed(namespaces):
             values.update(namespace)
@@ -274,7 +277,12 @@ def unload(shell: InteractiveShell) -> None:
     """Undo `load`, and close the pool that was started on first use."""
     manager = shell.magics_manager
     magics = manager.registry.pop("PoolMagics", None)
-    manager.registry.pop("PoolAdminMagics", None)
+    admin = manager.registry.pop("PoolAdminMagics", None)
+    shell.configurables[:] = [
+        configurable
+        for configurable in shell.configurables
+        if configurable is not magics and configurable is not admin
+    ]
     for table in manager.magics.values():
         for name in PARSERS:
             table.pop(name, None)

@@ -76,14 +76,21 @@ class Pools:
         return self.find(name), False
 
     def start(self, options: dict[str, Any]) -> KernelPool:
-        """Start a pool for the user; it lives until it is stopped.
+        """Start a pool for the user and wait until it is ready; it lives until it is stopped.
 
         Raises
         ------
         UsageError
             The name is taken, or an option is impossible.
+        WorkerStartError
+            Its kernels cannot be started.
         """
         pool = self._start({"name": self.default, **options})
+        try:
+            pool.start(wait=True)
+        except BaseException:  # also Ctrl-C: what cannot be used should not be there
+            pool.close(timeout=0)
+            raise
         _kept[pool.name] = pool
         return pool
 

@@ -126,8 +126,10 @@ class Relay:
         )
 
     def _after_value(self) -> None:
-        if not getattr(self._shell.display_trap, "is_active", True):
-            self.flush()  # not in a cell: nothing would ever trigger it
+        # A cell runs inside IPython's display trap. Its level is public only in later
+        # versions (as `is_active`), but the same in 8.30 and 9.18.
+        if getattr(self._shell.display_trap, "_nested_level", 1) == 0:
+            self.flush()  # not in a cell: nothing would ever trigger the rest
             return
         events = self._shell.events
 

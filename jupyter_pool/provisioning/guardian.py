@@ -66,12 +66,24 @@ class Guardian:
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
-            self._reap()
-            self._process = self._spawn()
-            assert self._process.stdin is not None
-            known = "".join(f"+{pid}\n" for pid in sorted(self._workers))
+            self._replace()
+
+    def _replace(self) -> None:
+        self._reap()
+        self._process = self._spawn()
+        assert self._process.stdin is not None
+        known = "".join(f"+{pid}\n" for pid in sorted(self._workers))
+        try:
             self._process.stdin.write(known.encode())
             self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # ended as well: the next word or `revive` finds out
+
+    def revive(self) -> None:
+        """Put another one in its place if it has ended, with all that it knew."""
+        with self._lock:
+            if self._process.poll() is not None:
+                self._replace()
 
     def add(self, pid: int) -> None:
         """Watch over a worker from now on."""

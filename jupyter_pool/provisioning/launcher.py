@@ -24,6 +24,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
 
 from . import processes
 from .guardian import Guardian
@@ -32,8 +33,14 @@ from .guardian import Guardian
 STDERR_TAIL = 64 * 1024
 #: How long a worker that was asked to shut down may take, in seconds.
 SHUTDOWN_GRACE = 1.0
+#: How long the children of a worker may take to vanish once killed, in seconds.
+BURIAL_TIMEOUT = 2.0
+#: A guardian that has ended is replaced no sooner than this after its start, in seconds.
+GUARDIAN_PAUSE = 1.0
 #: How long to wait for the stacks of a worker that is about to be killed, in seconds.
 DUMP_GRACE = 0.5
+#: A dump is taken for complete when nothing more of it came for so long, in seconds.
+DUMP_QUIET = 0.03
 #: Longest path that fits a Unix socket address on every platform (macOS: 104, Linux: 108).
 MAX_IPC_PATH = 100
 
@@ -110,12 +117,19 @@ class Launcher:
         self._context = zmq.asyncio.Context()
         self._loop = asyncio.SelectorEventLoop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guardian_fd = -1
+        self._watch_guardian()
         self._thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        # Every worker is gone: what still waits to stop one need not.
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         def begin() -> None:
@@ -129,9 +143,31 @@ class Launcher:
         """End the thread and dismiss the guardian. Every worker must be gone."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        if self._guardian_fd >= 0:
+            os.close(self._guardian_fd)
         self._loop.close()
         self._context.term()
         self._guardian.close()
+
+    # -- the guardian ------------------------------------------------------------------------
+
+    def _watch_guardian(self) -> None:
+        """Notice at once that somebody killed it; without pidfd its next news finds it gone."""
+        if hasattr(os, "pidfd_open"):
+            self._guardian_fd = os.pidfd_open(self._guardian.pid)
+            ended, since = self._guardian_ended, self._loop.time()
+            self._loop.add_reader(self._guardian_fd, ended, since)
+
+    def _guardian_ended(self, since: float) -> None:
+        self._loop.remove_reader(self._guardian_fd)
+        os.close(self._guardian_fd)
+        self._guardian_fd = -1
+        # One that cannot live is not started again and again.
+        self._loop.call_at(max(self._loop.time(), since + GUARDIAN_PAUSE), self._replace_guardian)
+
+    def _replace_guardian(self) -> None:
+        self._guardian.revive()
+        self._watch_guardian()
 
     # -- a worker's life ---------------------------------------------------------------------
 
@@ -180,12 +216,18 @@ class Launcher:
                 stdout=write_end,
                 stderr=write_end,
             )
+        except FileNotFoundError:
+            # LocalProvisioner (jupyter_client 8.10) looks for the owner's own working folder after
+            # it has started the kernel in the right one; somebody may have removed it.
+            if not manager.has_kernel:
+                raise
         finally:
             os.close(write_end)
+            if isinstance(manager.provisioner, LocalProvisioner):
+                worker.pid = manager.provisioner.pid
+            if worker.pid is not None:
+                self._guardian.add(worker.pid)
         assert manager.provisioner is not None
-        worker.pid = getattr(manager.provisioner, "pid", None)
-        if worker.pid is not None:
-            self._guardian.add(worker.pid)
         spec = manager.kernel_spec
         assert spec is not None
         connection = dict(manager.get_connection_info())
@@ -218,12 +260,18 @@ class Launcher:
         """Leave nothing of a worker behind: children, pipe, files."""
         if worker.pid is not None:
             processes.kill_session(worker.pid)
+            deadline = self._loop.time() + BURIAL_TIMEOUT
+            while any(processes.session_members(worker.pid)) and self._loop.time() < deadline:
+                await asyncio.sleep(0.005)  # killed, but the system has not ended them yet
+                processes.kill_session(worker.pid)
         if worker.stderr_fd >= 0:
             self._read_stderr(worker)
             self._close_stderr(worker)
         if worker.manager is not None:
             if worker.manager.has_kernel:
                 assert worker.manager.provisioner is not None
+                if worker.pid is None:  # it may have started something before it failed
+                    await worker.manager.provisioner.kill()
                 await worker.manager.provisioner.wait()
             await worker.manager.cleanup_resources()
         if worker.pid is not None:
@@ -264,13 +312,22 @@ class Launcher:
     async def _stop(self, worker: Worker, kill: bool, dump: bool) -> None:
         worker.stopping = True
         if dump and worker.pid is not None:
-            worker.heard.clear()
-            if processes.send(worker.pid, signal.SIGUSR1, group=False):
-                await _within(worker.heard.wait(), DUMP_GRACE)
+            await self._dump_stacks(worker, worker.pid)
         if not kill:
             await _within(worker.gone.wait(), SHUTDOWN_GRACE)
         if not worker.gone.is_set():
             await self._signal(worker, signal.SIGKILL)
+
+    async def _dump_stacks(self, worker: Worker, pid: int) -> None:
+        """Have faulthandler write every thread's stack; it is complete when nothing more comes."""
+        worker.heard.clear()
+        if not processes.send(pid, signal.SIGUSR1, group=False):
+            return
+        deadline = self._loop.time() + DUMP_GRACE
+        patience = DUMP_GRACE
+        while self._loop.time() < deadline and await _within(worker.heard.wait(), patience):
+            worker.heard.clear()
+            patience = DUMP_QUIET
 
     async def _signal(self, worker: Worker, signum: int) -> None:
         manager = worker.manager

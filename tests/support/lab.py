@@ -7,6 +7,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import psutil
 START_DEADLINE = 90.0
 STOP_DEADLINE = 30.0
 
-_ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+/lab/tree/quickstart\.ipynb\?token=(\w+))")
+_ADDRESS = re.compile(r"(http://127\.0\.0\.1:(\d+)/lab/tree/quickstart\.ipynb\?token=(\w+))")
 
 # No question to answer and no news from the network, and every cell in the page however far down:
 # a test looks at all of them.
@@ -114,7 +115,20 @@ class QuickstartServer:
             if not self.report:
                 self.report = line.strip()
             if found := _ADDRESS.search(line):
-                self.url, self.token = found.groups()
+                self.url, port, self.token = found.groups()
+                self._await_listener(int(port), deadline)
+                return
+
+    def _await_listener(self, port: int, deadline: float) -> None:
+        """JupyterLab prints its address a moment before it listens there."""
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+            except ConnectionRefusedError:
+                if not self._reader.is_alive() or time.monotonic() > deadline:
+                    raise
+                self._reader.join(timeout=0.02)
+            else:
                 return
 
     def _stop(self) -> None:

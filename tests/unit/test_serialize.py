@@ -382,3 +382,19 @@ def test_outputs_can_be_pickled_before_and_after_loading(loaded: bool, protocol:
 def test_no_outputs_need_no_frames() -> None:
     assert dict(LazyOutputs()) == {}
     assert pickle.loads(pickle.dumps(LazyOutputs())) == {}
+
+
+def test_functions_of_a_notebook_live_in_the_namespace_they_are_unpacked_into() -> None:
+    home: dict[str, Any] = {"__name__": "__main__", "k": 1}
+    exec("def f():\n    return k\n\ndef g():\n    return f() + 1\n", home)
+    there: dict[str, Any] = {}
+    values = unpack(pack({"g": home["g"]}), main_globals=there)
+    assert values["g"]() == 2
+    there["k"] = 10  # what code there assigns, the function sees
+    assert values["g"]() == 11
+
+
+def test_functions_of_a_notebook_get_a_namespace_of_their_own_by_default() -> None:
+    home: dict[str, Any] = {"__name__": "__main__", "k": 1}
+    exec("def f():\n    return k\n", home)
+    assert unpack(pack({"f": home["f"]}))["f"]() == 1

@@ -13,7 +13,7 @@ from traitlets.config import Config
 def shell() -> Iterator[InteractiveShell]:
     config = Config()
     config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "NoColor"
+    config.InteractiveShell.colors = "nocolor"
     shell = InteractiveShell.instance(config=config)
     yield shell
     shell.restore_sys_module_state()

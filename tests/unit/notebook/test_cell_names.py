@@ -147,7 +147,8 @@ def test_no_text_whatever_raises(cell: str) -> None:
 def test_what_runs_with_all_names_runs_with_the_found_ones(statements: list[str]) -> None:
     """The cell must do the same with only the names found as with every name there is."""
     cell = "\n".join(statements)
-    everything = {name: _Anything() for name in "abcdf"} | {"E": ValueError}
+    everything: dict[str, object] = {name: _Anything() for name in "abcdf"}
+    everything["E"] = ValueError
     found = find_names(cell, _transform)
     sent = {name: everything[name] for name in (*found.needed, *found.optional)}
     with_all, with_sent = _outcome(cell, dict(everything)), _outcome(cell, sent)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.error import UsageError
+
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.notebook.arguments import ExecOptions, parse_exec
 from jupyter_pool.notebook.commands import PARSERS, start_options

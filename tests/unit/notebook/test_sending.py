@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.inputtransformer2 import TransformerManager
+
 from jupyter_pool.errors import ExecutionError, SerializationError
 from jupyter_pool.notebook.arguments import ExecOptions
 from jupyter_pool.notebook.sending import (
@@ -23,7 +25,7 @@ from jupyter_pool.notebook.sending import (
 _transform = TransformerManager().transform_cell
 
 
-def choose(code: str, options: ExecOptions, *namespaces: dict[str, object]) -> Inputs:
+def choose(code: str, options: ExecOptions, *namespaces: Mapping[str, object]) -> Inputs:
     return choose_inputs(code, options, _transform, *namespaces)
 
 

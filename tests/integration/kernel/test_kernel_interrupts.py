@@ -1,0 +1,149 @@
+"""Interrupts: they stop user code wherever it is, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+from integration.kernel.kernel_client import Worker
+
+READY = "print('ready', flush=True)\n"
+
+
+def interrupt(worker: Worker, code: str, **options: object) -> float:
+    """Run code until it prints 'ready', interrupt it, and check that it ended properly."""
+    request = worker.submit(code, **options)  # type: ignore[arg-type]
+    worker.wait_for_text(request, "ready")
+    started = time.monotonic()
+    worker.interrupt()
+    answer = worker.finish(request, timeout=5)
+    took = time.monotonic() - started
+    assert answer.content["status"] == "error"
+    assert answer.content["ename"] == "KeyboardInterrupt"
+    assert answer.types[-2:] == ["error", "idle"]
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(answer.content["traceback"]))
+    assert "_on_sigint" not in text
+    assert "interrupts.py" not in text
+    assert worker.run("1 + 1").result == "2"
+    return took
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\n" + READY + "time.sleep(60)",
+        READY + "while True: pass",
+        "import asyncio\n" + READY + "await asyncio.sleep(60)",
+        "import asyncio\nawait asyncio.sleep(0)\n" + READY + "while True: pass\nawait x",
+        READY + "while True: print('x' * 100)",
+        "import subprocess\n" + READY + "subprocess.run(['sleep', '60'])",
+        "import threading\n" + READY + "threading.Event().wait()",
+        "import asyncio\nasync def spin():\n    while True: pass\n"
+        + READY
+        + "await asyncio.create_task(spin())",
+    ],
+    ids=["sleep", "loop", "await", "async-loop", "print", "child", "lock", "task"],
+)
+def test_user_code_is_interrupted(worker: Worker, code: str) -> None:
+    assert interrupt(worker, code) < 3
+
+
+def test_a_shell_command_is_interrupted(worker: Worker) -> None:
+    request = worker.submit("!echo ready; sleep 60")
+    worker.wait_for_text(request, "ready")
+    worker.interrupt()
+    # IPython passes the interrupt on to the command, and goes on with the cell.
+    assert worker.finish(request, timeout=5).report["recycle"] is None
+
+
+def test_the_line_of_an_interrupt_is_told(worker: Worker) -> None:
+    request = worker.submit("import time\n\n\nprint('ready'); time.sleep(60)\nx = 1")
+    worker.wait_for_text(request, "ready")
+    worker.interrupt()
+    answer = worker.finish(request)
+    assert answer.report["at"] == {
+        "line": 4,
+        "source": "print('ready'); time.sleep(60)",
+    }
+
+
+def test_pickling_the_outputs_is_interrupted(worker: Worker) -> None:
+    code = (
+        "import time\nclass Slow:\n    def __reduce__(self):\n"
+        "        print('ready', flush=True)\n        time.sleep(60)\nx = Slow()"
+    )
+    interrupt(worker, code, outputs=["x"])
+
+
+def test_a_repr_is_interrupted(worker: Worker) -> None:
+    interrupt(
+        worker,
+        "import time\nclass Slow:\n    def __repr__(self):\n"
+        "        print('ready', flush=True)\n        time.sleep(60)\nSlow()",
+    )
+
+
+def test_code_that_catches_the_interrupt_goes_on(worker: Worker) -> None:
+    request = worker.submit(
+        "import time\ntry:\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('caught')\n5"
+    )
+    worker.wait_for_text(request, "ready")
+    worker.interrupt()
+    answer = worker.finish(request)
+    assert answer.content["status"] == "ok"
+    assert answer.stdout.endswith("caught\n")
+    assert answer.result == "5"
+
+
+def test_an_interrupt_between_requests_is_ignored(worker: Worker) -> None:
+    for _ in range(5):
+        os.kill(worker.pid, signal.SIGINT)
+    assert worker.run("1 + 1").result == "2"
+
+
+def test_an_interrupt_by_message_works_while_the_cell_runs(worker: Worker) -> None:
+    request = worker.submit("import time\n" + READY + "time.sleep(60)")
+    worker.wait_for_text(request, "ready")
+    ask = worker.send(worker.control, "interrupt_request", {})
+    assert worker.receive(worker.control, ask)["content"]["status"] == "ok"
+    answer = worker.finish(request)
+    assert answer.content["ename"] == "KeyboardInterrupt"
+
+
+def test_a_changed_handler_does_not_make_the_next_request_deaf(worker: Worker) -> None:
+    answer = worker.run("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)")
+    assert answer.report["recycle"] is None
+    interrupt(worker, "import time\n" + READY + "time.sleep(60)")
+
+
+def test_interrupts_at_random_moments_lose_no_reply(worker: Worker) -> None:
+    randomness = random.Random(5)
+    code = (
+        "import asyncio\nfor i in range(30): print(i, flush=True)\nawait asyncio.sleep(0.001)\n"
+        "x = list(range(10000))\nprint(len(x))\ndisplay(5)\nx[:3]"
+    )
+    interrupted = 0
+    for number in range(100):
+        request = worker.submit(code, outputs=["x"])
+        moment = time.monotonic() + randomness.uniform(0, 0.02)
+        while time.monotonic() < moment:
+            pass
+        os.kill(worker.pid, signal.SIGINT)
+        answer = worker.finish(request, timeout=5)
+        assert answer.types[0] == "busy"
+        assert answer.report["recycle"] is None, number
+        if answer.content["status"] == "error":
+            assert answer.content["ename"] == "KeyboardInterrupt", answer.content
+            assert "error" in answer.types
+            interrupted += 1
+        else:
+            assert answer.values["x"][-1] == 9999
+    assert interrupted > 10
+    answer = worker.run("print('whole')\n1")
+    assert answer.stdout == "whole\n"
+    assert answer.result == "1"

@@ -1,0 +1,171 @@
+"""Output: nothing lost, nothing late, nothing in another request's answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+from integration.kernel.kernel_client import Worker
+
+RUN = "import subprocess, sys\n"
+
+
+def test_a_childs_output_is_in_its_own_answer(worker: Worker) -> None:
+    for number in range(20):
+        answer = worker.run(RUN + f"subprocess.run(['echo', 'hi {number}']);")
+        assert answer.stdout == f"hi {number}\n"
+
+
+def test_text_of_python_and_of_children_keeps_its_order(worker: Worker) -> None:
+    answer = worker.run(
+        "import subprocess, os\nfor i in range(5):\n    print('python', i)\n"
+        "    subprocess.run(['echo', 'child', str(i)])\n    os.write(1, b'raw\\n')\n"
+    )
+    # Python's own text is buffered before the child writes, as on any pipe, but
+    # what a child has written is never overtaken by what Python writes after it.
+    lines = answer.stdout.splitlines()
+    assert sorted(lines) == sorted(
+        [f"python {i}" for i in range(5)] + [f"child {i}" for i in range(5)] + ["raw"] * 5
+    )
+    for i in range(4):
+        assert lines.index(f"child {i}") < lines.index(f"python {i + 1}")
+        assert lines.index(f"python {i}") < lines.index(f"child {i}")
+
+
+def test_a_child_that_is_given_our_stream_is_captured(worker: Worker) -> None:
+    answer = worker.run(RUN + "subprocess.run(['echo', 'x'], stdout=sys.stderr, check=True);")
+    assert (answer.stdout, answer.stderr) == ("", "x\n")
+
+
+def test_a_display_comes_after_what_was_written_before_it(worker: Worker) -> None:
+    answer = worker.run("import os\nos.write(1, b'first')\ndisplay(1)\nos.write(2, b'then');")
+    assert answer.types[2:5] == ["stream", "display_data", "stream"]
+
+
+def test_large_output_of_a_child_arrives_whole(worker: Worker) -> None:
+    code = "print('x' * 79 + chr(10), end='') or [print('y' * 79) for _ in range(20000)]"
+    answer = worker.run(RUN + f"subprocess.run([sys.executable, '-c', {code!r}]);")
+    assert len(answer.stdout) == 80 * 20001
+
+
+def test_characters_that_are_split_between_reads_are_whole(worker: Worker) -> None:
+    answer = worker.run(
+        "import os, sys\nfor byte in '€ü'.encode():\n    os.write(1, bytes([byte]))\n"
+        "    sys.stdout.flush()"
+    )
+    assert answer.stdout == "€ü"
+
+
+def test_half_a_character_does_not_reach_the_next_request(worker: Worker) -> None:
+    assert worker.run("import os\nos.write(1, '€'.encode()[:2]);").stdout == "\ufffd"
+    assert worker.run("print('ok')").stdout == "ok\n"
+
+
+def test_the_first_line_comes_at_once_and_the_others_soon(worker: Worker) -> None:
+    request = worker.submit(
+        "import time\nprint('first')\nprint('second')\n"
+        "print('third', end='')\nwhile True: time.sleep(0.01)"
+    )
+    started = time.monotonic()
+    worker.wait_for_text(request, "third")
+    assert time.monotonic() - started < 2
+    worker.interrupt()
+    assert worker.finish(request).stdout == "first\nsecond\nthird"
+
+
+def test_many_lines_are_sent_together(worker: Worker) -> None:
+    answer = worker.run("for i in range(10000): print(i)")
+    assert answer.stdout.splitlines() == [str(i) for i in range(10000)]
+    assert answer.types.count("stream") < 100
+
+
+def test_a_forked_childs_print_is_captured(worker: Worker) -> None:
+    answer = worker.run(
+        "import os\nif os.fork() == 0:\n    print('from the child')\n    os._exit(0)\n"
+        "os.wait()\nprint('from the parent')"
+    )
+    assert answer.stdout == "from the child\nfrom the parent\n"
+    assert answer.report["recycle"] is None
+
+
+def test_multiprocessing_prints_are_captured(worker: Worker) -> None:
+    answer = worker.run(
+        "import multiprocessing as mp\nctx = mp.get_context('fork')\n"
+        "ps = [ctx.Process(target=print, args=(i,)) for i in range(3)]\n"
+        "for p in ps: p.start()\nfor p in ps: p.join()"
+    )
+    assert sorted(answer.stdout.split()) == ["0", "1", "2"]
+    assert answer.report["recycle"] is None
+
+
+def test_a_thread_prints_into_the_cell_that_started_it(worker: Worker) -> None:
+    answer = worker.run(
+        "import threading\nt = threading.Thread(target=print, args=('thread',))\n"
+        "t.start(); t.join()"
+    )
+    assert answer.stdout == "thread\n"
+
+
+def test_a_redirected_descriptor_is_captured_again(worker: Worker) -> None:
+    worker.run("import os\nos.dup2(os.open(os.devnull, os.O_WRONLY), 1)\nos.close(2)")
+    answer = worker.run("import os\nos.write(1, b'out')\nos.write(2, b'err');")
+    assert (answer.stdout, answer.stderr) == ("out", "err")
+
+
+def test_no_display_is_lost_with_a_reader_that_does_not_read(worker: Worker) -> None:
+    request = worker.submit("for i in range(20000): display(i)")
+    # The reply is awaited before a single message of iopub is read.
+    assert worker.receive(worker.shell, request, 60)["content"]["status"] == "ok"
+    messages = worker.drain(request, 60)
+    assert sum(message["msg_type"] == "display_data" for message in messages) == 20000
+
+
+# -- what the owner sees ----------------------------------------------------------------
+
+
+def test_only_c_level_stderr_reaches_the_owners_pipe(fresh_worker: Worker) -> None:
+    answer = fresh_worker.run(
+        "import os, sys\nprint('py-out')\nprint('py-err', file=sys.stderr)\n"
+        "os.write(1, b'fd-out\\n')\nos.write(2, b'fd-err\\n');"
+    )
+    assert answer.stdout == "py-out\nfd-out\n"
+    assert answer.stderr == "py-err\nfd-err\n"
+    assert fresh_worker.real_stderr == "fd-err\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="platform: no SIGUSR1")
+def test_a_crash_leaves_its_stack_on_the_owners_pipe_and_output_before_it_arrives(
+    fresh_worker: Worker,
+) -> None:
+    request = fresh_worker.submit(
+        "import faulthandler, ctypes\nfaulthandler.enable()\nprint('before')\nctypes.string_at(0)"
+    )
+    fresh_worker.wait_for_text(request, "before")
+    assert fresh_worker.wait_dead() == -signal.SIGSEGV
+    assert "Segmentation fault" in fresh_worker.real_stderr
+    assert "ctypes" in fresh_worker.real_stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="platform: no SIGUSR1")
+def test_stacks_are_dumped_on_demand_with_the_line_of_the_cell(fresh_worker: Worker) -> None:
+    request = fresh_worker.submit("import time\nprint('ready', flush=True)\ntime.sleep(60)")
+    fresh_worker.wait_for_text(request, "ready")
+    deadline = time.monotonic() + 10
+    while "line 3 in <module>" not in fresh_worker.real_stderr:
+        # It may still be in the print: asked again, since each dump is one moment.
+        assert time.monotonic() < deadline, fresh_worker.real_stderr
+        size = len(fresh_worker.real_stderr)
+        os.kill(fresh_worker.pid, signal.SIGUSR1)
+        while len(fresh_worker.real_stderr) == size:
+            assert time.monotonic() < deadline
+    assert "ipykernel_" in fresh_worker.real_stderr
+    fresh_worker.interrupt()
+    assert fresh_worker.finish(request).content["ename"] == "KeyboardInterrupt"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: Linux only")
+def test_the_system_prefers_to_kill_workers(worker: Worker) -> None:
+    assert worker.run("open('/proc/self/oom_score_adj').read().strip()").result == "'500'"

@@ -1,0 +1,105 @@
+"""A notebook's kernel, as a front end sees it: what is sent for each cell, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty
+from typing import Any
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+from jupyter_core.utils import ensure_event_loop
+
+DEADLINE = 60.0
+
+Message = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """What one cell gave: its reply, and its messages without status and input."""
+
+    reply: dict[str, Any]
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        return str(self.reply["status"])
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message["msg_type"] for message in self.messages]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [m["content"] for m in self.messages if m["msg_type"] == kind]
+
+    def stream(self, name: str) -> str:
+        return "".join(c["text"] for c in self.of("stream") if c["name"] == name)
+
+    @property
+    def text(self) -> str:
+        """The value of the last expression as text."""
+        (content,) = self.of("execute_result")
+        return str(content["data"]["text/plain"])
+
+
+class Notebook:
+    """A Python kernel with the extension loaded."""
+
+    def __init__(self) -> None:
+        self.manager = KernelManager(kernel_name="python3")
+        self.manager.start_kernel()
+        self.client: BlockingKernelClient = self.manager.client()
+        self.client.start_channels()
+        try:
+            self.client.wait_for_ready(timeout=DEADLINE)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel()
+        # jupyter_client's blocking calls ran in it; the next ones make a new one.
+        ensure_event_loop().close()
+
+    def send(self, code: str, **options: Any) -> str:
+        return str(self.client.execute(code, **options))
+
+    def result(self, request: str, until: Callable[[Message], object] | None = None) -> Run:
+        """Collect what belongs to a request, to its end (and calls `until` with each message)."""
+        end = time.monotonic() + DEADLINE
+        messages: list[Message] = []
+        while True:
+            message = self._get(self.client.get_iopub_msg, end)
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            kind = message["msg_type"]
+            if kind == "status" and message["content"]["execution_state"] == "idle":
+                break
+            if kind not in ("status", "execute_input"):
+                messages.append(message)
+                if until is not None:
+                    until(message)
+        while True:
+            reply = self._get(self.client.get_shell_msg, end)
+            if reply["parent_header"].get("msg_id") == request:
+                return Run(reply["content"], messages)
+
+    def run(self, code: str, **options: Any) -> Run:
+        return self.result(self.send(code, **options))
+
+    def ok(self, code: str) -> Run:
+        run = self.run(code)
+        assert run.status == "ok", "\n".join(run.reply.get("traceback", [])) or run.stream("stderr")
+        return run
+
+    @staticmethod
+    def _get(get: Callable[..., Message], end: float) -> Message:
+        try:
+            return get(timeout=max(0.0, end - time.monotonic()))
+        except Empty:
+            pytest.fail(f"the kernel was silent for {DEADLINE:g} s")

@@ -1,0 +1,52 @@
+"""The code in the README runs as it is printed there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import nbformat.v4
+import pytest
+
+from support import readme
+
+pytestmark = pytest.mark.requires("module:matplotlib")
+
+
+def test_the_python_code_runs(tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(readme.python_blocks()), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "['1', '2', '3', '4']" in done.stdout
+    assert "worker" in done.stdout  # what the crash said
+
+
+async def test_the_notebook_code_runs(tmp_path: Path) -> None:
+    cells = [nbformat.v4.new_code_cell(code) for code in readme.notebook_blocks()]
+    check = nbformat.v4.new_code_cell("print(mean, total)")
+    notebook = nbformat.v4.new_notebook(cells=[*cells, check])
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=100,
+        kernel_name="python3",
+        resources={"metadata": {"path": os.fspath(tmp_path)}},
+    )
+    await client.async_execute()  # its synchronous one leaves an event loop open
+    load, run, line, values = notebook.cells
+    assert load.outputs == line.outputs == []
+    kinds = [output.output_type for output in run.outputs]
+    assert "stream" in kinds
+    assert any("image/png" in output.get("data", {}) for output in run.outputs)
+    assert values.outputs[0].text == "499.5 332833500\n"

@@ -1,0 +1,109 @@
+"""What the README says is so: its commands, its tables, its first screen."""
+
+from __future__ import annotations
+
+import re
+
+import jupyter_pool
+from jupyter_pool import errors
+from jupyter_pool.config import PoolConfig
+from jupyter_pool.notebook.arguments import exec_parser
+from jupyter_pool.notebook.commands import PARSERS
+from support import readme
+
+TEXT = readme.README.read_text(encoding="utf-8")
+
+# The design's words; changing them is a decision, not an edit.
+SECURITY = (
+    "A worker is a process with your rights: your files, your network, your credentials. "
+    '`isolation="process"` separates requests from one another, not from you. '
+    "`namespace` is not for mutually distrusting users. "
+    "For untrusted code, run the pool inside a container or VM."
+)
+
+
+def test_it_opens_with_what_it_is_a_picture_and_two_commands() -> None:
+    first = "Run any notebook cell on another kernel. Yours stays free, and alive."
+    picture = re.search(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    assert picture
+    assert (readme.ROOT / picture[1]).is_file()
+    places = [TEXT.index(first), picture.start(), *map(TEXT.index, readme.commands())]
+    assert places == sorted(places)
+    assert TEXT.index("%%pool_exec") < TEXT.index("KernelPool(") < TEXT.index(SECURITY[:30])
+
+
+def test_each_command_sets_itself_up_from_nothing_but_python() -> None:
+    quickstart, test = readme.commands()
+    for command in (quickstart, test):
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -e ")
+    assert quickstart.endswith('".[lab]" && .venv/bin/jupyter pool quickstart')
+    assert test.endswith('".[test]" && .venv/bin/pytest')
+
+
+def test_ci_runs_the_commands_that_the_readme_has() -> None:
+    script = (readme.ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pattern = re.search(r'grep -E "([^"]+)" README\.md \| head -n 1', script)
+    assert pattern
+    for word, expected in zip(("quickstart", "pytest"), readme.commands(), strict=True):
+        assert f"readme_command {word}" in script
+        found = re.findall(f"{pattern[1].replace('$1', word)}.*", TEXT, flags=re.MULTILINE)
+        assert found[0] == expected
+
+
+def test_the_security_text_is_the_designs() -> None:
+    assert SECURITY in " ".join(TEXT.split())
+
+
+def test_every_option_is_listed_with_its_default() -> None:
+    listed: dict[str, str] = {}
+    for names, default, _ in readme.table("option"):
+        words, defaults = readme.code_words(names), readme.code_words(default)
+        for number, name in enumerate(words):
+            listed[name] = defaults[number] if len(defaults) == len(words) else ""
+    assert list(listed) == PoolConfig.option_names()
+    config = PoolConfig()
+    for name, default in listed.items():
+        if default and name != "name":
+            assert getattr(config, name) == _value(default), name
+
+
+def test_every_error_is_listed_with_its_names() -> None:
+    # Classes of features to come are there already, but nothing raises them yet.
+    to_come = {"MemoryLimitExceeded", "UnknownProgram"}
+    rows = readme.table("category")
+    for category, kind, text, _ in rows:
+        cls = getattr(errors, readme.code_words(text)[0])
+        assert [cls.category, cls.type] == readme.code_words(f"{category} {kind}")
+    assert {readme.code_words(row[2])[0] for row in rows} == set(errors.__all__) - to_come
+
+
+def test_every_magic_and_every_option_of_pool_exec_is_listed() -> None:
+    listed = {word for row in readme.table("magic") for word in readme.code_words(row[0])}
+    assert listed | {"%pool_exec"} == {f"%{name}" for name in PARSERS}
+    spellings = {
+        word.split(" ")[0]
+        for row in readme.table("`%%pool_exec`")
+        for word in readme.code_words(row[0])
+    }
+    known = exec_parser("%%pool_exec").options
+    assert spellings <= set(known)
+    assert {known[spelling].dest for spelling in spellings} == {
+        action.dest for action in known.values()
+    }
+
+
+def test_the_documented_methods_exist_on_both_pools() -> None:
+    names = {
+        re.split(r"\W", word)[0]
+        for row in readme.table("`KernelPool`")
+        for word in readme.code_words(row[0])
+        if not word.startswith("jupyter_pool.")
+    }
+    for cls in (jupyter_pool.KernelPool, jupyter_pool.AsyncKernelPool):
+        assert {name for name in names if not hasattr(cls, name)} == set()
+
+
+def _value(text: str) -> object:
+    return (
+        int(text) if text.isdigit() else {"None": None, "False": False}.get(text, text.strip('"'))
+    )
