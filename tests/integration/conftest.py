@@ -11,3 +11,4 @@ def pyzmqs_thread() -> None:
     import zmq.utils.garbage
 
     zmq.utils.garbage.gc.start()
+    assert zmq.utils.garbage.gc._push_socket  # and this, when it is first asked for

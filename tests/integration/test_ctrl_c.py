@@ -66,7 +66,7 @@ def report(pool, **facts):
         return status.queue_length == 0 and [w.state for w in status.workers] == ["idle"] * 2
     while not settled() and time.monotonic() < deadline:
         time.sleep(0.01)
-    status = pool.get_status()
+    status, shown = pool.get_status(), repr(pool)
     # Both workers at a time, so that each of them has to answer.
     probes = [pool.submit_code(f"import time; time.sleep(0.1); {n}") for n in range(6)]
     answers = [probe.result(30).data["text/plain"] for probe in probes]
@@ -75,7 +75,7 @@ def report(pool, **facts):
         "holding": [w.request_id for w in status.workers if w.request_id],
         "queued": status.queue_length,
         "answers": answers,
-        "known requests": len(pool._driver.requests),
+        "pool": shown,
         "requests": pool.get_stats().requests,
         "lost": pool.get_stats().workers_lost,
         "killed": pool.get_stats().workers_killed,
@@ -89,7 +89,7 @@ def assert_sound(told: dict[str, Any]) -> None:
     assert told["states"] == ["idle", "idle"]
     assert told["holding"] == []
     assert told["queued"] == 0
-    assert told["known requests"] == 0
+    assert "Workers: 2 idle | Requests: none" in told["pool"]
     assert told["answers"] == [str(n) for n in range(6)]
     assert told["lost"] == {}
 

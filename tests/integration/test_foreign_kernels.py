@@ -165,7 +165,7 @@ def test_a_cancelled_request_is_interrupted(bash: KernelPool) -> None:
     watcher = Watcher()
     future = bash.submit_code("echo waiting; sleep 60", on_output=watcher)
     watcher.wait_for("waiting")
-    bash.cancel(future.request_id)
+    bash.cancel(future.request_id)  # type: ignore[attr-defined]
     assert isinstance(future.exception(timeout=15), Cancelled)
     assert bash.execute("echo after").stdout == "after\n"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import zmq
 
 from support.isolation import Isolation
 
@@ -138,6 +139,20 @@ def _files(isolation: Isolation) -> Iterator[str]:
                 yield str(path)
 
 
+def _start_what_stays() -> None:
+    """Have pyzmq open what it opens once per process, for the first large message that is freed.
+
+    That is a thread with a context of its own, and one more descriptor when it hears of the message.
+    """
+    context = zmq.Context()
+    sender, receiver = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    sender.bind("inproc://large")
+    receiver.connect("inproc://large")
+    sender.send(bytes(1_000_000), copy=False)
+    receiver.recv()
+    context.destroy(linger=0)
+
+
 class LeakCheck:
     """After each test, what it started must be gone: processes, threads, descriptors, files.
 
@@ -156,6 +171,7 @@ class LeakCheck:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         if self.baseline is None:
+            _start_what_stays()
             self.baseline = self.take()
         return (yield)
 
