@@ -271,6 +271,7 @@ class AsyncLease:
         self._presets = presets
         self._options = options
         self._request: Request | None = None
+        self._fresh = True
         self._driver: Driver | None = None
         #: The id of the worker that is held; None before and after.
         self.worker_id: int | None = None
@@ -284,11 +285,12 @@ class AsyncLease:
             "",
             limits=True,
             is_lease=True,
+            carry_context=False,
             **{**self._options, "timeout": None},
         )
         driver = self._pool.running()
         driver.engine.post(lambda: driver.submit(request))
-        self._request, self._driver = request, driver
+        self._request, self._driver, self._fresh = request, driver, True
         try:
             either: list[asyncio.Future[Any]] = [sink.lease, sink.done]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -331,6 +333,7 @@ class AsyncLease:
                 "this lease is not held: use it within `async with pool.checkout()`"
             )
         driver = self._driver
+        first, self._fresh = self._fresh, False
         show = guarded(on_output, _log) if on_output is not None else None
         sink = LoopSink(asyncio.get_running_loop(), show)
         presets = {key: value for key, value in self._presets.items() if key == "timeout"}
@@ -343,6 +346,7 @@ class AsyncLease:
             session_id=self._request.session_id,
             timeout=timeout,
             lease=self._request.id,
+            carry_context=first,
             snapshot=True,
             **options,
         )

@@ -32,6 +32,7 @@ class Lease:
         self._presets = presets
         self._options = options
         self._request: Request | None = None
+        self._fresh = True
         #: The id of the worker that is held; None before and after.
         self.worker_id: int | None = None
 
@@ -45,9 +46,10 @@ class Lease:
             "",
             limits=True,
             is_lease=True,
+            carry_context=False,
             **{**self._options, "timeout": None},
         )
-        self._request = request
+        self._request, self._fresh = request, True
         try:
             pool.tell(lambda driver: driver.submit(request))
             item = mailbox.get(None)
@@ -94,6 +96,7 @@ class Lease:
         """
         if self.worker_id is None or self._request is None:
             raise InvalidRequest("this lease is not held: use it within `with pool.checkout()`")
+        first, self._fresh = self._fresh, False
         show = guarded(on_output, _log) if on_output is not None else None
         mailbox = Mailbox(wants_output=show is not None)
         presets = {key: value for key, value in self._presets.items() if key == "timeout"}
@@ -110,5 +113,7 @@ class Lease:
             seed=seed,
             execution_count=execution_count,
             lease=self._request.id,
+            # Where the caller is holds for the beginning; after that the lease's own code decides.
+            carry_context=first,
         )
         return settle(run(self._pool, request, mailbox, show, None), check=check)

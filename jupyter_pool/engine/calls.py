@@ -87,6 +87,7 @@ def make_request(
     group: object = None,
     lease: str | None = None,
     is_lease: bool = False,
+    carry_context: bool = True,
     snapshot: bool = False,
 ) -> Request:
     """Check and pack one request. Inputs are pickled here, in the caller's thread.
@@ -143,7 +144,7 @@ def make_request(
         isolation=isolation or config.isolation,
         seed=seed,
         execution_count=execution_count,
-        context={} if is_lease else driver.surroundings.difference(),
+        context=driver.surroundings.difference() if carry_context else {},
         lease=lease,
         is_lease=is_lease,
     )

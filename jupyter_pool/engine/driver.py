@@ -206,6 +206,7 @@ class Driver:
             envelope["execution_count"] = request.execution_count
         if request.lease is not None or request.isolation == "none":
             envelope["keep"] = True
+            envelope["scope"] = request.lease or "none"
         return envelope
 
     def baseline(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from jupyter_pool.kernel.request import (
     collect_outputs,
 )
 from jupyter_pool.kernel.reset import Baseline
-from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin
+from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin, text_of
 from jupyter_pool.kernel.streams import PoolOutStream
 from jupyter_pool.serialize import unpack
 
@@ -75,6 +75,8 @@ class PoolKernel(IPythonKernel):
         super().__init__(**kwargs)
         self.baseline: Baseline | None = None
         self._replied = False
+        #: For whom the last request left its state, if it did.
+        self._kept_for: str | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         # For good, not per request: the methods themselves know whether they may ask.
         builtins.input = self.raw_input
@@ -268,6 +270,10 @@ class PoolKernel(IPythonKernel):
             "at": None,
         }
         frames: list[Any] = []
+        recycle = None
+        if self._kept_for is not None and request.scope != self._kept_for:
+            # What the last request was allowed to keep is not for this one.
+            recycle = await self._reset()
         try:
             if not request.reset:
                 self._prepare(request, parent["buffers"])
@@ -290,10 +296,11 @@ class PoolKernel(IPythonKernel):
                     cell_id=parent["metadata"].get("cellId"),
                     wanted=(request.outputs, report, frames),
                 )
-        recycle, took = None, 0.0
+        took = 0.0
+        self._kept_for = request.scope if request.keep else None
         if not request.keep:
             started = time.perf_counter()
-            recycle = await self._reset()
+            recycle = await self._reset() or recycle
             took = time.perf_counter() - started
         report["recycle"] = recycle
         report["reset_ms"] = took * 1e3
@@ -329,7 +336,8 @@ class PoolKernel(IPythonKernel):
             self.shell.execution_count = 1
         if request.inputs:
             try:
-                self.shell.user_ns.update(unpack(buffers))
+                namespace = self.shell.user_ns
+                namespace.update(unpack(buffers, main_globals=namespace))
             except SerializationError as error:
                 raise BadRequest(str(error)) from error
 
@@ -379,10 +387,9 @@ class PoolKernel(IPythonKernel):
                 error = await shell.run_cell_here(code, silent, store_history, cell_id)
                 if error is None:
                     expressions = shell.user_expressions(user_expressions or {})
-                    if wanted is not None:
-                        if wanted[0]:
-                            self.iopub_thread.uncork()  # packing may take its time
-                        collect_outputs(shell.user_ns, *wanted)
+                    if wanted is not None and wanted[0]:
+                        self.iopub_thread.uncork()  # packing may take its time
+                        collect_outputs(self._set_names(), *wanted)
             except (KeyboardInterrupt, SystemExit, asyncio.CancelledError) as struck:
                 # Between two lines of the cell, so to say: in IPython or in here.
                 error = struck
@@ -397,7 +404,7 @@ class PoolKernel(IPythonKernel):
                 error = KeyboardInterrupt().with_traceback(error.__traceback__)
             if shell._last_traceback is None and error is not None:
                 shell.show_outside_cell(error)
-            reply = _describe_error(error, shell._last_traceback or [])
+            reply = _describe_error(error, shell._last_traceback or [], shell.last_shown)
             reply["execution_count"] = shell.execution_count - 1
             reply["payload"] = shell.payload_manager.read_payload()
             if wanted is not None and error is not None:
@@ -406,6 +413,15 @@ class PoolKernel(IPythonKernel):
                 wanted[2].clear()
         shell.payload_manager.clear_payload()
         return reply
+
+    def _set_names(self) -> dict[str, Any]:
+        """The namespace without what is in every fresh one, as long as it is just that."""
+        namespace = self.shell.user_ns
+        hidden = self.shell.user_ns_hidden
+        unset = object()
+        return {
+            name: value for name, value in namespace.items() if value is not hidden.get(name, unset)
+        }
 
     def _describe_success(self, expressions: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -439,12 +455,15 @@ _EXECUTE = re.compile(rb'"msg_type"\s*:\s*"execute_request"')
 _PROTOCOL_VERSION = sys.modules[Kernel.__module__].kernel_protocol_version
 
 
-def _describe_error(error: BaseException | None, traceback: list[str]) -> dict[str, Any]:
-    # IPython reports an error while a result is displayed without an exception.
+def _describe_error(
+    error: BaseException | None, traceback: list[str], shown: tuple[str, str] = ("Exception", "")
+) -> dict[str, Any]:
+    # IPython reports an error while a result is displayed without an exception: as it was shown.
+    ename, evalue = shown if error is None else (type(error).__name__, text_of(error))
     return {
         "status": "error",
-        "ename": "Exception" if error is None else type(error).__name__,
-        "evalue": "" if error is None else str(error),
+        "ename": ename,
+        "evalue": evalue,
         "traceback": traceback,
         "user_expressions": {},
         "payload": [],

@@ -53,11 +53,14 @@ _HARMLESS_THREADS = {
 def _is_harmless_thread(thread: threading.Thread) -> bool:
     """Known threads that outlive a request by design and do nothing of the user's.
 
-    Those of `_HARMLESS_THREADS`; idle workers of a thread pool (`asyncio.to_thread`, and many
+    Those of `_HARMLESS_THREADS`; event loops that have nothing to do (``%%bash`` and many
+    libraries keep one in a thread); idle workers of a thread pool (`asyncio.to_thread`, and many
     libraries), which wait for work that nobody can give them any more; waiters
     of asyncio's subprocesses that are about to end by themselves.
     """
     kind = type(thread)
+    if _runs_idle_loop(thread):
+        return True
     if (kind.__module__, kind.__name__) in _HARMLESS_THREADS:
         return True
     pool = sys.modules.get("concurrent.futures.thread")
@@ -66,6 +69,18 @@ def _is_harmless_thread(thread: threading.Thread) -> bool:
     frame = sys._current_frames().get(thread.ident)
     # Running a job, it would be deeper than the pool's own loop.
     return frame is not None and frame.f_code is pool._worker.__code__
+
+
+def _runs_idle_loop(thread: threading.Thread) -> bool:
+    # Thread's own attribute, there while it runs (CPython 3.10 to 3.14).
+    target = getattr(thread, "_target", None)
+    loop = getattr(target, "__self__", None)
+    return (
+        isinstance(loop, asyncio.AbstractEventLoop)
+        and getattr(target, "__name__", "") == "run_forever"
+        and not asyncio.all_tasks(loop)
+        and not getattr(loop, "_scheduled", ())
+    )
 
 
 def check_children() -> str | None:

@@ -43,6 +43,8 @@ class PoolRequest:
     seed: int | None = None
     #: No reset afterwards.
     keep: bool = False
+    #: For whom `keep` keeps: a lease's id, say. Others find the worker reset.
+    scope: str = ""
     #: The number that the cell shows, as in ``Out[3]``.
     execution_count: int | None = None
     #: Folder, path and environment of this request become the worker's own.
@@ -78,6 +80,7 @@ class PoolRequest:
                 env=None if env is None else dict(env),
                 seed=None if seed is None else int(seed),
                 keep=bool(get("keep")),
+                scope=str(get("scope") or ""),
                 execution_count=get("execution_count"),
                 baseline=bool(get("baseline")),
                 reset=bool(get("reset")),

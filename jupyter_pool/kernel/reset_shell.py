@@ -129,8 +129,8 @@ class ShellBaseline:
         for table in (
             history.output_hist,
             history.output_hist_reprs,
-            history.outputs,
-            history.exceptions,
+            getattr(history, "outputs", None),  # IPython 9
+            getattr(history, "exceptions", None),
             history.db_input_cache,
             history.db_output_cache,
         ):

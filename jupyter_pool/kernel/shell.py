@@ -125,6 +125,9 @@ class PoolShell(ZMQInteractiveShell):
 
     displayhook_class = Type(PoolDisplayHook)
 
+    #: Name and text of the error that was published last.
+    last_shown = ("Exception", "")
+
     def init_magics(self) -> None:
         """Register IPython's magics, and ours over them."""
         super().init_magics()
@@ -209,6 +212,14 @@ class PoolShell(ZMQInteractiveShell):
         _drop_own_tail(tb)
         return etype, value, tb
 
+    def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
+        """Publish an error, also one whose text cannot be had, and remember what was said."""
+        self.last_shown = (etype.__name__, text_of(evalue))
+        if self.last_shown[1] != _UNPRINTABLE.format(etype.__name__):
+            super()._showtraceback(etype, evalue, stb)
+        else:
+            super()._showtraceback(etype, self.last_shown[1], stb)
+
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Publish an exception. Groups too: IPython only prints them to stderr."""
         try:
@@ -268,6 +279,17 @@ class PoolShell(ZMQInteractiveShell):
         if not 1 <= number <= len(lines):
             return None
         return {"line": number, "source": lines[number - 1].strip()}
+
+
+_UNPRINTABLE = "<unprintable {} object>"
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's text, or what `traceback` says where its own ``__str__`` fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - users' code
+        return _UNPRINTABLE.format(type(error).__name__)
 
 
 def _drop_own_tail(tb: TracebackType | None) -> None:

@@ -19,6 +19,7 @@ import codecs
 import io
 import os
 import select
+import sys
 import threading
 import time
 from typing import Any
@@ -33,6 +34,10 @@ __all__ = ["PoolOutStream"]
 _READ_SIZE = 1 << 16
 # POSIX: a pipe that polls writable takes this many bytes without blocking.
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
+
+
+# One lock for both streams, since each sends what the other one holds before it takes text.
+_LOCK = threading.RLock()
 
 
 class PoolOutStream(OutStream):
@@ -50,7 +55,7 @@ class PoolOutStream(OutStream):
     def __init__(
         self, session: Any, pub_thread: Any, name: str, *, watchfd: Any = True, **kwargs: Any
     ) -> None:
-        self._lock = threading.RLock()
+        self._lock = _LOCK
         # One entry per run of writes with the same parent: (parent header, texts).
         self._chunks: list[tuple[dict[str, Any], list[str]]] = []
         self._timer_set = False
@@ -64,7 +69,6 @@ class PoolOutStream(OutStream):
         # runs, but a pool used by somebody's tests must behave as elsewhere.
         watch: Any = "force" if watchfd and os.name == "posix" else False
         super().__init__(session, pub_thread, name, watchfd=watch, **kwargs)
-        _lock_around_forks(self._lock)
 
     # -- writing ---------------------------------------------------------------
 
@@ -119,6 +123,10 @@ class PoolOutStream(OutStream):
     def _append(self, parent: dict[str, Any], text: str) -> None:
         if not text:
             return
+        for other in (sys.stdout, sys.stderr):
+            # What was written first is sent first, whichever stream it went to.
+            if other is not self and isinstance(other, PoolOutStream) and other._chunks:
+                other._send()
         if self._chunks and self._chunks[-1][0] is parent:
             self._chunks[-1][1].append(text)
         else:
@@ -258,9 +266,8 @@ class PoolOutStream(OutStream):
         self.pub_thread = None
 
 
-def _lock_around_forks(lock: Any) -> None:
-    """Fork only while nobody holds the lock: a child would wait for it for ever."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
-        )
+# Fork only while nobody holds the lock: a child would wait for it for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+    )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -25,6 +24,8 @@ import zmq.asyncio
 from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
+
+from jupyter_pool import kernel
 
 from . import processes
 from .guardian import Guardian
@@ -83,7 +84,7 @@ class _Manager(AsyncKernelManager):
 def worker_spec() -> KernelSpec:
     """The pool's own worker kernel in this interpreter."""
     return KernelSpec(
-        argv=[sys.executable, "-m", "jupyter_pool.kernel", "-f", "{connection_file}"],
+        argv=kernel.command(),
         display_name="Python (jupyter_pool worker)",
         language="python",
         interrupt_mode="signal",

@@ -141,12 +141,6 @@ def test_a_full_queue_refuses_at_once_and_only_as_long_as_it_is_full(gate: Gate)
 # --- turns --------------------------------------------------------------------------------------
 
 
-def test_what_is_submitted_runs_in_order(pool: KernelPool) -> None:
-    futures = [pool.submit_code("1") for _ in range(20)]
-    started = [future.result(timeout=DEADLINE).timings.waited for future in futures]
-    assert started == sorted(started)
-
-
 def test_a_single_cell_does_not_wait_behind_a_sweep_of_200(
     pool: KernelPool, gate: Gate, tmp_path: Path
 ) -> None:

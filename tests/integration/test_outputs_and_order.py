@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from jupyter_pool import ExecutionError, KernelPool
-from support.cells import DEADLINE, Watcher, value
+from support.cells import DEADLINE, Watcher, states, value
+from support.conditions import eventually
 
 
 @pytest.fixture(scope="module")
@@ -354,9 +355,8 @@ def test_an_interrupt_from_on_output_gives_the_request_up(pool: KernelPool) -> N
     before = {worker.pid for worker in pool.get_status().workers}
     with pytest.raises(KeyboardInterrupt):
         pool.execute("print('x', flush=True)\nwhile True: pass", on_output=stop)
-    status = pool.get_status()
-    assert [worker.state for worker in status.workers] == ["idle", "idle"]
-    assert {worker.pid for worker in status.workers} == before
+    eventually(lambda: states(pool) == ["idle", "idle"])
+    assert {worker.pid for worker in pool.get_status().workers} == before
 
 
 def test_changing_an_event_changes_nothing(pool: KernelPool) -> None:

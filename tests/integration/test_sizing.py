@@ -320,13 +320,13 @@ def test_one_request_can_ask_for_a_process_of_its_own() -> None:
 def test_work_goes_on_while_workers_come_and_go(tmp_path: Path) -> None:
     with KernelPool(size=2, overflow=1, max_idle=0.1, max_tasks=7) as pool:
         futures = []
-        for n in range(80):
+        for n in range(50):
             futures.append(pool.submit_code(str(n)))
             if n % 20 == 5:
                 pool.resize(size=1 + n // 20 % 2)
             if n % 20 == 10:
                 pool.drain()
         found = [value(future.result(timeout=60)) for future in futures]
-        assert found == [str(n) for n in range(80)]
+        assert found == [str(n) for n in range(50)]
         pool.resize(size=1, overflow=0)
         settled(pool, "idle")

@@ -85,8 +85,8 @@ def test_a_kernel_that_is_killed_by_a_signal_before_it_is_ready() -> None:
 
 def test_a_kernel_that_hangs_for_ever() -> None:
     code = "import sys, time; sys.stderr.write('waiting for a licence\\n'); time.sleep(600)"
+    began = time.monotonic()
     with pool_of(python(code), start_timeout=0.5) as pool:
-        began = time.monotonic()
         error = failure(pool, within=0.5 + AT_ONCE)
         assert time.monotonic() - began >= 0.5
     assert "start_timeout=0.5 s" in str(error)

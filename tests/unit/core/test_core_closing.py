@@ -92,6 +92,15 @@ def test_a_gentle_close_does_not_hang_when_no_worker_starts_any_more(make_pool):
     ]
 
 
+def test_a_spare_worker_that_is_ready_only_after_the_close_goes_again(make_pool):
+    pool = make_pool(size=1, reserve=1)
+    pool(Start())
+    pool.ready(1)
+    pool.submit("a")
+    pool(GENTLY)
+    assert pool.ready(2) == [StopWorker(2, kill=False, why=StopReason.SHRUNK)]
+
+
 def test_a_close_soon_cancels_what_waits_and_waits_for_what_runs(busy):
     assert busy(SOON) == [Finish("b", Outcome.CANCELLED, None)]
     assert busy.done(1, "a") == [Finish("a", Outcome.DONE, 1), closing(1), closing(2)]

@@ -322,6 +322,15 @@ def test_retries_run_it_again_after_a_death_and_count_attempts(make_pool):
     assert pool(WorkerDied(3, "z"))[0] == Finish("a", Outcome.WORKER_DIED, 3, "z", clean=False)
 
 
+def test_a_retry_that_does_not_start_costs_no_further_retry(make_pool):
+    pool = make_pool(size=3)
+    pool.start(1, 2, 3)
+    pool.submit("a", retries=1)
+    pool.started(3, "a")
+    assert pool(WorkerDied(3, "x"))[0] == Dispatch("a", 2, attempt=2, run_deadline=None)
+    assert pool(WorkerDied(2, "y"))[0] == Dispatch("a", 1, attempt=2, run_deadline=None)
+
+
 def test_retries_are_for_deaths_only(make_pool):
     pool = make_pool()
     pool.start(1)

@@ -180,14 +180,15 @@ class PoolMachine(RuleBasedStateMachine):
     def time_passes(self, data: st.DataObject) -> None:
         self.let_time_pass(picking(data))
 
-    @rule(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 40))
+    @rule(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 25))
     def storm(self, seed: int, steps: int) -> None:
         pick = random.Random(seed).choice
         acts = [self.work] * 10 + [self.ask] * 4 + [self.let_time_pass] * 3
         acts += [self.give_up_one, self.make_trouble]
         for _ in range(steps):
-            pick(acts)(pick)
-            self.everything_holds()
+            if not self.closed:
+                pick(acts)(pick)
+                self.everything_holds()
 
     # --- what users do -------------------------------------------------------------------------
 
@@ -380,7 +381,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(worker.state == "stopping" for worker in free)
 
     def close(self, pick: Pick) -> None:
-        if len(self.log) < 150:
+        if len(self.log) < 300:
             return  # else most runs would be about pools that close
         self.closing = True
         cancel_queued, cancel_running = pick([False, True]), pick([False, True])
