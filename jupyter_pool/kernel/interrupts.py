@@ -14,7 +14,8 @@ end of the block.
 CPython loses an interrupt that arrives in the microseconds between its last look
 and a blocking system call, such as the one of `time.sleep`: the call is entered
 and nothing ends it. So a second thread watches (`watch_delivery`), and sends the
-signal again when the handler was not called for it.
+signal again when the handler was not called for it, or when Python swallowed what it
+raised: in a fork hook, a ``__del__``, a callback of the garbage collector.
 
 While a cell awaits, no code of the user's may be on the stack. Then the cell's task
 is cancelled instead, which arrives in the cell as CancelledError; the shell shows
@@ -118,6 +119,20 @@ class InterruptGate:
 
         if tries < len(_RESEND_AFTER):
             loop.call_later(_RESEND_AFTER[tries], check)
+
+    def watch_swallowed(self) -> None:
+        """Notice a KeyboardInterrupt that was raised where Python only prints exceptions."""
+        report = sys.unraisablehook
+
+        def hook(unraisable: Any) -> None:
+            if unraisable.exc_type is KeyboardInterrupt and self._open and self._wakeup[1] != -1:
+                # As if it had arrived just now and no handler had been called yet.
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._wakeup[1], bytes([signal.SIGINT]))
+            else:
+                report(unraisable)
+
+        sys.unraisablehook = hook
 
     def arm(self) -> None:
         """Remember interrupts from now on: a request arrived."""

@@ -115,6 +115,7 @@ class PoolKernel(IPythonKernel):
     def capture_baseline(self) -> None:
         """Remember how this worker looks before any request."""
         GATE.install()
+        GATE.watch_swallowed()
         self.baseline = Baseline.capture(self.shell)
 
     # -- receiving ---------------------------------------------------------------

@@ -119,7 +119,7 @@ class PoolShell(ZMQInteractiveShell):
     """The shell.
 
     Leans on InteractiveShell: `_get_exc_info` is asked for every exception that
-    is shown, `_showtraceback` publishes, `ask_exit` is what exit() and quit()
+    is shown, `_showtraceback` publishes, `_format_exception_for_storage` is for its history, `ask_exit` is what exit() and quit()
     call, `InteractiveTB` formats (checked on IPython 9.18, ipykernel 7.4).
     """
 
@@ -213,12 +213,13 @@ class PoolShell(ZMQInteractiveShell):
         return etype, value, tb
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
-        """Publish an error, also one whose text cannot be had, and remember what was said."""
+        """Publish an error, and remember what was said."""
         self.last_shown = (etype.__name__, text_of(evalue))
-        if self.last_shown[1] != _UNPRINTABLE.format(etype.__name__):
-            super()._showtraceback(etype, evalue, stb)
-        else:
-            super()._showtraceback(etype, self.last_shown[1], stb)
+        super()._showtraceback(etype, evalue, stb)
+
+    def _format_exception_for_storage(self, exception: Any, *args: Any, **kwargs: Any) -> Any:
+        """Nothing: IPython keeps errors for its history, and a worker has none."""
+        return {}
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Publish an exception. Groups too: IPython only prints them to stderr."""
@@ -231,6 +232,10 @@ class PoolShell(ZMQInteractiveShell):
             # IPython would send people to %tb, which another request cannot see.
             self._showtraceback(etype, value, self.InteractiveTB.get_exception_only(etype, value))
             return
+        if value is not None and text_of(value) == _UNPRINTABLE.format(etype.__name__):
+            # IPython's formatter asks for the text; it gets another exception of that name.
+            value = _stand_in(value).with_traceback(tb)
+            etype = type(value)
         if etype is UsageError:  # IPython only prints it to stderr
             self._showtraceback(etype, value, [f"UsageError: {value}"])
             return
@@ -290,6 +295,12 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - users' code
         return _UNPRINTABLE.format(type(error).__name__)
+
+
+def _stand_in(error: BaseException) -> Exception:
+    name = type(error).__name__
+    shadow: type[Exception] = type(name, (Exception,), {"__module__": type(error).__module__})
+    return shadow(_UNPRINTABLE.format(name))
 
 
 def _drop_own_tail(tb: TracebackType | None) -> None:

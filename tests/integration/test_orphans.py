@@ -115,7 +115,7 @@ def test_a_forked_child_that_goes_on_does_not_keep_its_parents_workers_alive() -
 
 def test_workers_that_were_just_being_started_do_not_outlive_their_owner() -> None:
     script = "pool = KernelPool(size=4).start(); say([folder(), guardian()]); listen()"
-    for _ in range(3):
+    for _ in range(2):
         with Owner(script) as owner:
             folder, guardian = owner.hear()
             owner.process.kill()

@@ -63,6 +63,13 @@ def test_a_success_ends_the_pauses():
     assert pauses(watch, 1) == [0.5]
 
 
+def test_after_a_recovery_failures_count_from_nothing():
+    watch = supervision(failure_limit=2)
+    assert [watch.failed(0.0, "", now) for now in (1.0, 2.0, 3.0)] == [False, True, False]
+    assert watch.succeeded() is True
+    assert [watch.failed(4.0, "", now) for now in (5.0, 6.0)] == [False, True]
+
+
 def test_failures_further_apart_than_the_window_do_not_degrade():
     watch = supervision(failure_limit=3, failure_window=60.0)
     for now in (0.0, 31.0, 62.0, 93.0):
