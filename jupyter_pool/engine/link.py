@@ -313,6 +313,9 @@ class Link:
         assert reply is not None
         if not self.ready:
             if reply.content.get("status") == "ok":
+                fd = (reply.metadata.get("jupyter_pool") or {}).get("stderr_fd")
+                if fd is not None and self.process is not None:
+                    self.process.tap(fd)
                 self._proved()
             else:
                 self.driver.start_refused(self, reply.content)

@@ -303,6 +303,8 @@ class PoolKernel(IPythonKernel):
             started = time.perf_counter()
             recycle = await self._reset() or recycle
             took = time.perf_counter() - started
+        if request.baseline:
+            report["stderr_fd"] = getattr(sys.stderr, "captured_fd", None)
         report["recycle"] = recycle
         report["reset_ms"] = took * 1e3
         self._finish_streams()

@@ -203,6 +203,11 @@ class PoolOutStream(OutStream):
             self._io_loop.add_handler, read, self._on_readable, self._io_loop.READ
         )
 
+    @property
+    def captured_fd(self) -> int | None:
+        """The pipe's end that we read; on Linux the owner can read it when we are dead."""
+        return self._fid
+
     def restore_descriptor(self) -> None:
         """Capture the descriptor again if user code redirected or closed it."""
         if self._fid is None:

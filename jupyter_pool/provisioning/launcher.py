@@ -106,6 +106,32 @@ class Worker:
     stderr: bytearray = field(default_factory=bytearray)
     stderr_fd: int = -1
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    tap_fd: int = -1
+
+    def tap(self, fd: int) -> None:
+        """Be able to read what the worker's own stderr pipe holds when it dies (Linux).
+
+        The worker captures its descriptor 2 and passes on what it reads there. What a library
+        writes just before it aborts the process, nobody in there lives to read.
+        """
+        try:
+            self.tap_fd = os.open(
+                f"/proc/{self.pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+        except OSError:
+            pass  # no /proc, or it died already
+
+    def read_tap(self) -> None:
+        """Append what was left in the tapped pipe to `stderr`."""
+        if self.tap_fd >= 0:
+            try:
+                while chunk := os.read(self.tap_fd, 65536):
+                    self.stderr += chunk
+            except BlockingIOError:
+                pass  # a child of the worker holds the other end
+            os.close(self.tap_fd)
+            self.tap_fd = -1
+            del self.stderr[:-STDERR_TAIL]
 
 
 class Launcher:
@@ -268,6 +294,7 @@ class Launcher:
         if worker.stderr_fd >= 0:
             self._read_stderr(worker)
             self._close_stderr(worker)
+        worker.read_tap()
         if worker.manager is not None:
             if worker.manager.has_kernel:
                 assert worker.manager.provisioner is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_cell_with_its_result_takes_a_fraction_of_a_bare_clients_time(pool: Ke
             return took
 
         def theirs() -> float:
-            seen = []
+            seen: list[dict[str, Any]] = []
             begun = time.perf_counter()
             reply = client.execute_interactive("1 + 1", timeout=60, output_hook=seen.append)
             took = time.perf_counter() - begun

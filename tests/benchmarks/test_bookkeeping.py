@@ -8,6 +8,7 @@ import time
 import pytest
 
 from jupyter_pool.core import (
+    Command,
     CoreConfig,
     Dispatch,
     PoolCore,
@@ -47,7 +48,7 @@ class Desk:
         event = Submit(self.number, self.number % 7, 1e6, 1e6)
         self._note(self.core.handle(event, 1.0))
 
-    def _note(self, commands: list[object]) -> None:
+    def _note(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Dispatch):
                 assert isinstance(command.request_id, int)

@@ -114,6 +114,9 @@ with KernelPool(size=2, checkout_timeout=None, interrupt_grace=10) as pool:
         blockers = []
         if kind == "queued":  # behind two that are busy
             blockers = [pool.submit_code(SLEEP.format(n=n)) for _ in range(2)]
+            deadline = time.monotonic() + 20
+            while not all(b.running() for b in blockers) and time.monotonic() < deadline:
+                time.sleep(0.001)
         if kind == "big":
             call = lambda: pool.execute(f"y = x; {{n}}", inputs={{"x": BIG}}, outputs=["y"])
         elif kind == "queued":

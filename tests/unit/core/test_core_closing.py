@@ -24,6 +24,7 @@ from jupyter_pool.core import (
     WorkerDied,
     WorkerStartFailed,
 )
+from support.scripted_pool import MakePool, ScriptedPool
 
 GENTLY = Close(cancel_queued=False, cancel_running=False)
 SOON = Close(cancel_queued=True, cancel_running=False)
@@ -35,7 +36,7 @@ def closing(worker_id: int) -> StopWorker:
 
 
 @pytest.fixture
-def busy(make_pool):
+def busy(make_pool: MakePool) -> ScriptedPool:
     """One worker that runs a; b waits; a spare worker stands by."""
     pool = make_pool(size=1, reserve=1)
     pool.start(1, 2)
@@ -44,15 +45,15 @@ def busy(make_pool):
     return pool
 
 
-def test_an_unstarted_pool_is_closed_at_once(make_pool):
+def test_an_unstarted_pool_is_closed_at_once(make_pool: MakePool) -> None:
     pool = make_pool()
     assert pool(GENTLY) == [Closed()]
     assert pool.core.state is PoolState.CLOSED
 
 
 def test_an_idle_pool_stops_its_workers_starting_ones_too_and_is_closed_when_all_are_gone(
-    make_pool,
-):
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=3)
     pool(Start())
     pool.ready(1, 2)
@@ -64,7 +65,7 @@ def test_an_idle_pool_stops_its_workers_starting_ones_too_and_is_closed_when_all
     assert pool.core.next_deadline() is None
 
 
-def test_a_gentle_close_serves_what_runs_and_what_waits_but_nobody_new(busy):
+def test_a_gentle_close_serves_what_runs_and_what_waits_but_nobody_new(busy: ScriptedPool) -> None:
     assert busy(GENTLY) == []
     assert busy.submit("c") == [Finish("c", Outcome.CLOSED, None)]
     assert busy.done(1, "a") == [Finish("a", Outcome.DONE, 1), Dispatch("b", 1, 1, None)]
@@ -72,7 +73,7 @@ def test_a_gentle_close_serves_what_runs_and_what_waits_but_nobody_new(busy):
     assert busy.stopped(1, 2) == [Closed()]
 
 
-def test_a_gentle_close_still_replaces_workers_that_waiters_need(make_pool):
+def test_a_gentle_close_still_replaces_workers_that_waiters_need(make_pool: MakePool) -> None:
     pool = make_pool(size=1)
     pool.start(1)
     pool.submit("a", retries=1)
@@ -82,7 +83,7 @@ def test_a_gentle_close_still_replaces_workers_that_waiters_need(make_pool):
     assert pool.ready(2) == [Dispatch("a", 2, 2, None)]
 
 
-def test_a_gentle_close_does_not_hang_when_no_worker_starts_any_more(make_pool):
+def test_a_gentle_close_does_not_hang_when_no_worker_starts_any_more(make_pool: MakePool) -> None:
     pool = make_pool(size=1)
     pool.submit("a")
     pool(GENTLY)
@@ -92,7 +93,7 @@ def test_a_gentle_close_does_not_hang_when_no_worker_starts_any_more(make_pool):
     ]
 
 
-def test_a_spare_worker_that_is_ready_only_after_the_close_goes_again(make_pool):
+def test_a_spare_worker_that_is_ready_only_after_the_close_goes_again(make_pool: MakePool) -> None:
     pool = make_pool(size=1, reserve=1)
     pool(Start())
     pool.ready(1)
@@ -101,12 +102,12 @@ def test_a_spare_worker_that_is_ready_only_after_the_close_goes_again(make_pool)
     assert pool.ready(2) == [StopWorker(2, kill=False, why=StopReason.SHRUNK)]
 
 
-def test_a_close_soon_cancels_what_waits_and_waits_for_what_runs(busy):
+def test_a_close_soon_cancels_what_waits_and_waits_for_what_runs(busy: ScriptedPool) -> None:
     assert busy(SOON) == [Finish("b", Outcome.CANCELLED, None)]
     assert busy.done(1, "a") == [Finish("a", Outcome.DONE, 1), closing(1), closing(2)]
 
 
-def test_a_close_soon_does_not_send_a_request_elsewhere(busy):
+def test_a_close_soon_does_not_send_a_request_elsewhere(busy: ScriptedPool) -> None:
     busy(SOON)
     assert busy(WorkerDied(1, "why")) == [
         Finish("a", Outcome.CANCELLED, 1, clean=False),
@@ -114,20 +115,22 @@ def test_a_close_soon_does_not_send_a_request_elsewhere(busy):
     ]
 
 
-def test_a_close_now_interrupts_what_runs_and_kills_what_does_not_listen(busy):
+def test_a_close_now_interrupts_what_runs_and_kills_what_does_not_listen(
+    busy: ScriptedPool,
+) -> None:
     assert busy(NOW) == [Finish("b", Outcome.CANCELLED, None), Interrupt(1, "a")]
     assert busy.at(12.0) == [StopWorker(1, kill=True, why=StopReason.CANCELLED)]
     assert busy.stopped(1) == [Finish("a", Outcome.CANCELLED, 1, clean=False), closing(2)]
     assert busy.stopped(2) == [Closed()]
 
 
-def test_a_close_now_that_is_heard_is_clean(busy):
+def test_a_close_now_that_is_heard_is_clean(busy: ScriptedPool) -> None:
     busy(NOW)
     assert busy(InterruptDelivered(1)) == []
     assert busy.done(1, "a") == [Finish("a", Outcome.CANCELLED, 1), closing(1), closing(2)]
 
 
-def test_a_close_may_be_repeated_stronger(busy):
+def test_a_close_may_be_repeated_stronger(busy: ScriptedPool) -> None:
     busy(GENTLY)
     assert busy(SOON) == [Finish("b", Outcome.CANCELLED, None)]
     assert busy(NOW) == [Interrupt(1, "a")]
@@ -135,7 +138,7 @@ def test_a_close_may_be_repeated_stronger(busy):
     assert busy(GENTLY) == []
 
 
-def test_a_gentle_close_waits_for_leases_and_their_runs(make_pool):
+def test_a_gentle_close_waits_for_leases_and_their_runs(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("L", lease=True)
@@ -146,7 +149,7 @@ def test_a_gentle_close_waits_for_leases_and_their_runs(make_pool):
     assert pool.run("y", "L") == [Finish("y", Outcome.CLOSED, None)]
 
 
-def test_a_close_now_takes_leases_back(make_pool):
+def test_a_close_now_takes_leases_back(make_pool: MakePool) -> None:
     pool = make_pool(size=2)
     pool.start(1, 2)
     pool.submit("L", lease=True)
@@ -165,7 +168,7 @@ def test_a_close_now_takes_leases_back(make_pool):
     assert pool.stopped(1, 2) == [Closed()]
 
 
-def test_closed_is_closed(make_pool):
+def test_closed_is_closed(make_pool: MakePool) -> None:
     pool = make_pool()
     pool(GENTLY)
     assert pool(GENTLY, NOW, Start(), Resize(size=4), Drain(), Cancel("a")) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from jupyter_pool.core import (
@@ -20,13 +22,16 @@ from jupyter_pool.core import (
     StopWorker,
     WorkerDied,
 )
+from support.scripted_pool import MakePool, ScriptedPool
 
 
 @pytest.fixture
-def leased(make_pool):
+def leased(make_pool: MakePool) -> MakePool:
     """One worker, held by lease L since 10.0."""
 
-    def make(isolation="namespace", limit=None, **options):
+    def make(
+        isolation: str = "namespace", limit: float | None = None, **options: Any
+    ) -> ScriptedPool:
         pool = make_pool(**options)
         pool.start(1)
         assert pool.submit("L", lease=True, isolation=isolation, limit=limit) == [
@@ -37,7 +42,7 @@ def leased(make_pool):
     return make
 
 
-def test_a_lease_holds_its_worker_until_returned_then_it_is_reset(leased):
+def test_a_lease_holds_its_worker_until_returned_then_it_is_reset(leased: MakePool) -> None:
     pool = leased()
     assert repr(pool) == "<PoolCore running [Workers: 1 leased | Requests: 1 held]>"
     pool.submit("other")
@@ -47,7 +52,7 @@ def test_a_lease_holds_its_worker_until_returned_then_it_is_reset(leased):
     assert pool(ResetDone(1)) == [Dispatch("other", 1, 1, None)]
 
 
-def test_runs_inside_a_lease_come_one_after_another_in_order(leased):
+def test_runs_inside_a_lease_come_one_after_another_in_order(leased: MakePool) -> None:
     pool = leased()
     assert pool.run("x", "L", limit=5.0) == [Dispatch("x", 1, 1, 15.0)]
     assert pool.run("y", "L") == []
@@ -61,14 +66,14 @@ def test_runs_inside_a_lease_come_one_after_another_in_order(leased):
     assert repr(pool) == "<PoolCore running [Workers: 1 leased | Requests: 1 held]>"
 
 
-def test_runs_given_before_the_worker_is_there_wait_for_it(make_pool):
+def test_runs_given_before_the_worker_is_there_wait_for_it(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.submit("L", lease=True)
     assert pool.run("x", "L") == []
     assert pool.ready(1) == [Dispatch("L", 1, 1, None), Dispatch("x", 1, 1, None)]
 
 
-def test_a_lease_that_waits_in_vain_takes_its_runs_with_it(make_pool):
+def test_a_lease_that_waits_in_vain_takes_its_runs_with_it(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.submit("L", lease=True, wait=5.0)
     pool.run("x", "L")
@@ -78,7 +83,7 @@ def test_a_lease_that_waits_in_vain_takes_its_runs_with_it(make_pool):
     ]
 
 
-def test_a_run_that_times_out_cleanly_leaves_the_lease_alone(leased):
+def test_a_run_that_times_out_cleanly_leaves_the_lease_alone(leased: MakePool) -> None:
     pool = leased()
     pool.run("x", "L", limit=5.0)
     pool.run("y", "L")
@@ -90,7 +95,7 @@ def test_a_run_that_times_out_cleanly_leaves_the_lease_alone(leased):
     ]
 
 
-def test_a_run_that_ends_in_a_kill_ends_the_lease(leased):
+def test_a_run_that_ends_in_a_kill_ends_the_lease(leased: MakePool) -> None:
     pool = leased(interrupt_grace=2.0)
     pool.run("x", "L", limit=5.0)
     pool.run("y", "L")
@@ -107,7 +112,7 @@ def test_a_run_that_ends_in_a_kill_ends_the_lease(leased):
     ]
 
 
-def test_a_death_ends_run_and_lease_even_before_the_run_started(leased):
+def test_a_death_ends_run_and_lease_even_before_the_run_started(leased: MakePool) -> None:
     pool = leased()
     pool.run("x", "L")
     assert pool(WorkerDied(1, "segfault")) == [
@@ -117,7 +122,7 @@ def test_a_death_ends_run_and_lease_even_before_the_run_started(leased):
     ]
 
 
-def test_a_death_between_runs_ends_the_lease(leased):
+def test_a_death_between_runs_ends_the_lease(leased: MakePool) -> None:
     pool = leased()
     assert pool(WorkerDied(1, "why")) == [
         Finish("L", Outcome.WORKER_DIED, 1, "why", clean=False),
@@ -125,14 +130,14 @@ def test_a_death_between_runs_ends_the_lease(leased):
     ]
 
 
-def test_a_run_in_a_lease_that_is_over_is_refused(leased):
+def test_a_run_in_a_lease_that_is_over_is_refused(leased: MakePool) -> None:
     pool = leased()
     pool(ReturnLease("L"))
     assert pool.run("x", "L") == [Finish("x", Outcome.CANCELLED, None)]
     assert pool(ReturnLease("L")) == []
 
 
-def test_returning_a_lease_cancels_what_waits_and_interrupts_what_runs(leased):
+def test_returning_a_lease_cancels_what_waits_and_interrupts_what_runs(leased: MakePool) -> None:
     pool = leased()
     pool.run("x", "L")
     pool.run("y", "L")
@@ -145,12 +150,12 @@ def test_returning_a_lease_cancels_what_waits_and_interrupts_what_runs(leased):
     assert pool.done(1, "x") == [Finish("x", Outcome.CANCELLED, 1), Reset(1)]
 
 
-def test_cancelling_a_held_lease_takes_it_back(leased):
+def test_cancelling_a_held_lease_takes_it_back(leased: MakePool) -> None:
     pool = leased()
     assert pool(Cancel("L")) == [Finish("L", Outcome.CANCELLED, 1), Reset(1)]
 
 
-def test_cancelling_a_lease_that_waits_is_as_cancelling_any_request(make_pool):
+def test_cancelling_a_lease_that_waits_is_as_cancelling_any_request(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.submit("L", lease=True)
     pool.submit("M", lease=True)
@@ -158,13 +163,13 @@ def test_cancelling_a_lease_that_waits_is_as_cancelling_any_request(make_pool):
     assert pool(ReturnLease("M")) == [Finish("M", Outcome.CANCELLED, None)]
 
 
-def test_a_lease_is_taken_back_when_its_time_is_over(leased):
+def test_a_lease_is_taken_back_when_its_time_is_over(leased: MakePool) -> None:
     pool = leased(limit=60.0)
     pool.run("x", "L")
     assert pool.at(70.0) == [Finish("L", Outcome.OPERATION_TIMEOUT, 1), Interrupt(1, "x")]
 
 
-def test_a_discarded_worker_is_replaced_instead_of_reset(leased):
+def test_a_discarded_worker_is_replaced_instead_of_reset(leased: MakePool) -> None:
     pool = leased()
     assert pool(ReturnLease("L", discard=True)) == [
         Finish("L", Outcome.DONE, 1),
@@ -173,7 +178,7 @@ def test_a_discarded_worker_is_replaced_instead_of_reset(leased):
     ]
 
 
-def test_a_leased_worker_under_process_isolation_is_replaced(leased):
+def test_a_leased_worker_under_process_isolation_is_replaced(leased: MakePool) -> None:
     pool = leased(isolation="process")
     assert pool(ReturnLease("L"))[1:] == [
         StopWorker(1, kill=False, why=StopReason.RECYCLED, detail="isolation"),
@@ -181,13 +186,13 @@ def test_a_leased_worker_under_process_isolation_is_replaced(leased):
     ]
 
 
-def test_a_leased_worker_without_isolation_is_used_as_it_is(leased):
+def test_a_leased_worker_without_isolation_is_used_as_it_is(leased: MakePool) -> None:
     pool = leased(isolation="none")
     assert pool(ReturnLease("L")) == [Finish("L", Outcome.DONE, 1)]
     assert pool.submit("a") == [Dispatch("a", 1, 1, None)]
 
 
-def test_a_reset_that_is_not_answered_ends_in_a_kill(leased):
+def test_a_reset_that_is_not_answered_ends_in_a_kill(leased: MakePool) -> None:
     pool = leased(reset_timeout=5.0)
     pool(ReturnLease("L"))
     assert pool.at(15.0) == [
@@ -197,7 +202,7 @@ def test_a_reset_that_is_not_answered_ends_in_a_kill(leased):
     assert pool(ResetDone(1)) == []
 
 
-def test_a_kernel_may_ask_for_its_replacement_when_reset(leased):
+def test_a_kernel_may_ask_for_its_replacement_when_reset(leased: MakePool) -> None:
     pool = leased()
     pool(ReturnLease("L"))
     assert pool(ResetDone(1, recycle="unknown threads")) == [
@@ -206,7 +211,7 @@ def test_a_kernel_may_ask_for_its_replacement_when_reset(leased):
     ]
 
 
-def test_recycling_waits_for_the_end_of_the_lease(leased):
+def test_recycling_waits_for_the_end_of_the_lease(leased: MakePool) -> None:
     pool = leased(max_tasks=1)
     pool.run("x", "L")
     pool.run("y", "L")
@@ -215,7 +220,7 @@ def test_recycling_waits_for_the_end_of_the_lease(leased):
     assert pool(ReturnLease("L"))[1] == StopWorker(1, False, StopReason.RECYCLED, "threads")
 
 
-def test_restarting_a_leased_worker_ends_the_lease(leased):
+def test_restarting_a_leased_worker_ends_the_lease(leased: MakePool) -> None:
     pool = leased()
     pool.run("x", "L")
     assert pool(RestartWorker(1))[0] == StopWorker(1, kill=True, why=StopReason.RESTARTED)

@@ -20,42 +20,42 @@ def drained(queue: FairQueue) -> str:
     return " ".join(str(queue.pop().id) for _ in range(len(queue)))
 
 
-def test_a_group_is_served_in_order():
+def test_a_group_is_served_in_order() -> None:
     queue, _ = queue_of("a1", "a2", "a3")
     assert drained(queue) == "a1 a2 a3"
 
 
-def test_groups_take_turns():
+def test_groups_take_turns() -> None:
     queue, _ = queue_of("a1", "a2", "a3", "b1", "c1", "c2")
     assert drained(queue) == "a1 b1 c1 a2 c2 a3"
 
 
-def test_a_newcomer_waits_for_one_of_each_group_not_for_a_whole_sweep():
+def test_a_newcomer_waits_for_one_of_each_group_not_for_a_whole_sweep() -> None:
     queue, _ = queue_of(*(f"s{i}" for i in range(500)), "p1")
     assert drained(queue).split().index("p1") == 1
 
 
-def test_a_group_that_comes_back_comes_last():
+def test_a_group_that_comes_back_comes_last() -> None:
     queue, _ = queue_of("a1", "b1", "c1")
     queue.pop()
     queue.push(RequestRecord("a2", group="a"))
     assert drained(queue) == "b1 c1 a2"
 
 
-def test_a_turn_given_back_is_the_next_turn():
+def test_a_turn_given_back_is_the_next_turn() -> None:
     queue, _ = queue_of("a1", "a2", "b1", "c1")
     queue.push_front(queue.pop())
     assert drained(queue) == "a1 b1 c1 a2"
 
 
-def test_a_turn_given_back_reopens_a_group_that_was_empty():
+def test_a_turn_given_back_reopens_a_group_that_was_empty() -> None:
     queue, _ = queue_of("a1", "b1", "b2")
     first = queue.pop()
     queue.push_front(first)
     assert drained(queue) == "a1 b1 b2"
 
 
-def test_who_leaves_is_not_served():
+def test_who_leaves_is_not_served() -> None:
     queue, requests = queue_of("a1", "a2", "a3", "b1")
     queue.remove(requests["a2"])
     queue.remove(requests["b1"])
@@ -64,20 +64,20 @@ def test_who_leaves_is_not_served():
     assert drained(queue) == "a1 a3"
 
 
-def test_removing_who_does_not_wait_is_an_error():
+def test_removing_who_does_not_wait_is_an_error() -> None:
     queue, requests = queue_of("a1", "a2")
     queue.pop()
     with pytest.raises(KeyError):
         queue.remove(requests["a1"])
 
 
-def test_position_tells_how_many_are_served_before():
+def test_position_tells_how_many_are_served_before() -> None:
     queue, requests = queue_of("a1", "a2", "a3", "b1", "c1", "c2", "c3", "c4")
     positions = {name: queue.position(request) for name, request in requests.items()}
     order = drained(queue).split()
     assert positions == {name: order.index(name) for name in order}
 
 
-def test_iterating_sees_everybody():
+def test_iterating_sees_everybody() -> None:
     queue, requests = queue_of("a1", "a2", "b1")
     assert {request.id for request in queue} == set(requests)

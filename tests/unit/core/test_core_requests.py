@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from jupyter_pool.core import (
     Cancel,
     Dispatch,
+    Event,
     Finish,
     Interrupt,
     InterruptDelivered,
@@ -24,11 +27,12 @@ from jupyter_pool.core import (
     WorkerStartFailed,
     WorkerStopped,
 )
+from support.scripted_pool import MakePool
 
 # --- the plain way -----------------------------------------------------------------------------
 
 
-def test_a_request_waits_for_the_first_worker_runs_and_is_done(make_pool):
+def test_a_request_waits_for_the_first_worker_runs_and_is_done(make_pool: MakePool) -> None:
     pool = make_pool()
     assert pool.submit("a", limit=60.0) == [StartWorker(1)]
     assert repr(pool) == "<PoolCore running [Workers: 1 starting | Requests: 1 queued]>"
@@ -40,13 +44,13 @@ def test_a_request_waits_for_the_first_worker_runs_and_is_done(make_pool):
     assert repr(pool) == "<PoolCore running [Workers: 1 idle | Requests: none]>"
 
 
-def test_a_free_worker_gets_a_request_at_once(make_pool):
+def test_a_free_worker_gets_a_request_at_once(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     assert pool.submit("a", wait=0.0) == [Dispatch("a", 1, 1, None)]
 
 
-def test_the_most_recently_used_worker_is_taken(make_pool):
+def test_the_most_recently_used_worker_is_taken(make_pool: MakePool) -> None:
     pool = make_pool(size=3)
     pool.start(1, 2, 3)
     assert pool.submit("a") == [Dispatch("a", 3, 1, None)]
@@ -56,13 +60,14 @@ def test_the_most_recently_used_worker_is_taken(make_pool):
     assert pool.submit("c") == [Dispatch("c", 2, 1, None)]
 
 
-def test_groups_take_turns(make_pool):
+def test_groups_take_turns(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     for i in range(4):
         pool.submit(f"sweep {i}", "sweep")
     pool.submit("cell", "person")
-    order, current = [], "sweep 0"
+    order: list[object] = []
+    current: Any = "sweep 0"
     while current:
         commands = pool.done(1, current)
         order.append(current)
@@ -70,7 +75,7 @@ def test_groups_take_turns(make_pool):
     assert order == ["sweep 0", "sweep 1", "cell", "sweep 2", "sweep 3"]
 
 
-def test_views_tell_who_waits_where(make_pool):
+def test_views_tell_who_waits_where(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     for request_id in "abc":
@@ -83,7 +88,7 @@ def test_views_tell_who_waits_where(make_pool):
     assert (pool.core.queue_length, pool.core.high_water) == (1, 3)
 
 
-def test_beyond_the_longest_queue_requests_are_refused(make_pool):
+def test_beyond_the_longest_queue_requests_are_refused(make_pool: MakePool) -> None:
     pool = make_pool(max_waiting=2)
     pool.start(1)
     for request_id in "abc":
@@ -93,7 +98,7 @@ def test_beyond_the_longest_queue_requests_are_refused(make_pool):
     assert pool.submit("e") == []
 
 
-def test_a_second_submit_with_the_same_id_is_ignored(make_pool):
+def test_a_second_submit_with_the_same_id_is_ignored(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a")
@@ -104,7 +109,7 @@ def test_a_second_submit_with_the_same_id_is_ignored(make_pool):
 # --- giving up while queued --------------------------------------------------------------------
 
 
-def test_a_timeout_in_the_queue_comes_on_time_and_touches_no_worker(make_pool):
+def test_a_timeout_in_the_queue_comes_on_time_and_touches_no_worker(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a")
@@ -115,7 +120,7 @@ def test_a_timeout_in_the_queue_comes_on_time_and_touches_no_worker(make_pool):
     assert pool.done(1, "a") == [Finish("a", Outcome.DONE, 1)]
 
 
-def test_the_checkout_deadline_counts_until_the_first_dispatch_only(make_pool):
+def test_the_checkout_deadline_counts_until_the_first_dispatch_only(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", wait=5.0, retries=1)
@@ -128,7 +133,7 @@ def test_the_checkout_deadline_counts_until_the_first_dispatch_only(make_pool):
     ]
 
 
-def test_no_patience_at_all_means_now_or_never(make_pool):
+def test_no_patience_at_all_means_now_or_never(make_pool: MakePool) -> None:
     pool = make_pool()
     assert pool.submit("a", wait=0.0) == [
         StartWorker(1),
@@ -136,7 +141,9 @@ def test_no_patience_at_all_means_now_or_never(make_pool):
     ]
 
 
-def test_a_cancelled_waiter_is_finished_at_once_and_never_gets_a_worker(make_pool):
+def test_a_cancelled_waiter_is_finished_at_once_and_never_gets_a_worker(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a")
@@ -147,7 +154,7 @@ def test_a_cancelled_waiter_is_finished_at_once_and_never_gets_a_worker(make_poo
     assert pool.done(1, "a") == [Finish("a", Outcome.DONE, 1), Dispatch("c", 1, 1, None)]
 
 
-def test_a_deadline_reached_together_with_a_worker_is_still_a_timeout(make_pool):
+def test_a_deadline_reached_together_with_a_worker_is_still_a_timeout(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.submit("a", wait=5.0)
     pool.now = 5.0
@@ -157,7 +164,9 @@ def test_a_deadline_reached_together_with_a_worker_is_still_a_timeout(make_pool)
 # --- timing out and being cancelled while running ----------------------------------------------
 
 
-def test_a_timeout_while_running_interrupts_and_keeps_a_worker_that_proves_idle(make_pool):
+def test_a_timeout_while_running_interrupts_and_keeps_a_worker_that_proves_idle(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", limit=5.0)
@@ -171,7 +180,7 @@ def test_a_timeout_while_running_interrupts_and_keeps_a_worker_that_proves_idle(
     assert pool.at(100.0) == []
 
 
-def test_a_worker_is_not_used_again_before_its_interrupt_was_delivered(make_pool):
+def test_a_worker_is_not_used_again_before_its_interrupt_was_delivered(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", limit=5.0)
@@ -183,7 +192,7 @@ def test_a_worker_is_not_used_again_before_its_interrupt_was_delivered(make_pool
     assert pool(InterruptDelivered(1)) == [Dispatch("b", 1, 1, None)]
 
 
-def test_a_worker_whose_interrupt_is_never_delivered_is_replaced(make_pool):
+def test_a_worker_whose_interrupt_is_never_delivered_is_replaced(make_pool: MakePool) -> None:
     pool = make_pool(interrupt_grace=2.0)
     pool.start(1)
     pool.submit("a", limit=5.0)
@@ -192,7 +201,9 @@ def test_a_worker_whose_interrupt_is_never_delivered_is_replaced(make_pool):
     assert pool.at(17.0) == [StopWorker(1, kill=True, why=StopReason.TIMED_OUT), StartWorker(2)]
 
 
-def test_a_worker_not_idle_within_the_grace_is_killed_and_only_then_the_request_ends(make_pool):
+def test_a_worker_not_idle_within_the_grace_is_killed_and_only_then_the_request_ends(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(interrupt_grace=2.0)
     pool.start(1)
     pool.submit("a", limit=5.0)
@@ -207,7 +218,7 @@ def test_a_worker_not_idle_within_the_grace_is_killed_and_only_then_the_request_
     assert pool.stopped(1) == [Finish("a", Outcome.OPERATION_TIMEOUT, 1, clean=False)]
 
 
-def test_a_cancel_while_running_interrupts(make_pool):
+def test_a_cancel_while_running_interrupts(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a")
@@ -216,7 +227,7 @@ def test_a_cancel_while_running_interrupts(make_pool):
     assert pool(InterruptDelivered(1), RequestDone(1, "a")) == [Finish("a", Outcome.CANCELLED, 1)]
 
 
-def test_a_cancel_that_is_not_heard_ends_in_a_kill(make_pool):
+def test_a_cancel_that_is_not_heard_ends_in_a_kill(make_pool: MakePool) -> None:
     pool = make_pool(interrupt_grace=2.0)
     pool.start(1)
     pool.submit("a")
@@ -225,7 +236,7 @@ def test_a_cancel_that_is_not_heard_ends_in_a_kill(make_pool):
     assert pool.stopped(1) == [Finish("a", Outcome.CANCELLED, 1, clean=False)]
 
 
-def test_a_cancel_during_a_timeout_changes_nothing(make_pool):
+def test_a_cancel_during_a_timeout_changes_nothing(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", limit=5.0)
@@ -234,7 +245,7 @@ def test_a_cancel_during_a_timeout_changes_nothing(make_pool):
     assert pool.done(1, "a") == [Finish("a", Outcome.OPERATION_TIMEOUT, 1)]
 
 
-def test_a_timeout_during_a_cancel_changes_nothing(make_pool):
+def test_a_timeout_during_a_cancel_changes_nothing(make_pool: MakePool) -> None:
     pool = make_pool(interrupt_grace=2.0)
     pool.start(1)
     pool.submit("a", limit=1.0)
@@ -243,7 +254,9 @@ def test_a_timeout_during_a_cancel_changes_nothing(make_pool):
     assert pool.done(1, "a") == [Finish("a", Outcome.CANCELLED, 1)]
 
 
-def test_a_worker_that_dies_of_its_interrupt_ends_the_request_as_interrupted(make_pool):
+def test_a_worker_that_dies_of_its_interrupt_ends_the_request_as_interrupted(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", limit=5.0, retries=3)
@@ -258,7 +271,7 @@ def test_a_worker_that_dies_of_its_interrupt_ends_the_request_as_interrupted(mak
 # --- losing the worker -------------------------------------------------------------------------
 
 
-def test_a_death_after_the_start_is_the_requests_end(make_pool):
+def test_a_death_after_the_start_is_the_requests_end(make_pool: MakePool) -> None:
     pool = make_pool(size=2)
     pool.start(1, 2)
     pool.submit("a")
@@ -271,7 +284,9 @@ def test_a_death_after_the_start_is_the_requests_end(make_pool):
     assert repr(pool) == "<PoolCore running [Workers: 1 busy, 1 starting | Requests: 1 running]>"
 
 
-def test_a_death_before_the_start_sends_the_request_elsewhere_with_its_deadline(make_pool):
+def test_a_death_before_the_start_sends_the_request_elsewhere_with_its_deadline(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=2)
     pool.start(1, 2)
     assert pool.submit("a", limit=60.0) == [Dispatch("a", 2, 1, 70.0)]
@@ -281,7 +296,7 @@ def test_a_death_before_the_start_sends_the_request_elsewhere_with_its_deadline(
     assert pool.done(1, "a") == [Finish("a", Outcome.DONE, 1)]
 
 
-def test_a_request_sent_elsewhere_goes_to_the_head_of_the_queue(make_pool):
+def test_a_request_sent_elsewhere_goes_to_the_head_of_the_queue(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", "g")
@@ -292,7 +307,9 @@ def test_a_request_sent_elsewhere_goes_to_the_head_of_the_queue(make_pool):
     assert pool.ready(2) == [Dispatch("a", 2, 1, None)]
 
 
-def test_a_request_that_never_starts_anywhere_is_not_sent_around_for_ever(make_pool):
+def test_a_request_that_never_starts_anywhere_is_not_sent_around_for_ever(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(failure_limit=100)
     pool.submit("a", retries=5)
     for worker_id in (1, 2, 3):
@@ -305,7 +322,7 @@ def test_a_request_that_never_starts_anywhere_is_not_sent_around_for_ever(make_p
     ]
 
 
-def test_retries_run_it_again_after_a_death_and_count_attempts(make_pool):
+def test_retries_run_it_again_after_a_death_and_count_attempts(make_pool: MakePool) -> None:
     pool = make_pool(size=2)
     pool.start(1, 2)
     pool.submit("a", limit=60.0, retries=2)
@@ -322,7 +339,7 @@ def test_retries_run_it_again_after_a_death_and_count_attempts(make_pool):
     assert pool(WorkerDied(3, "z"))[0] == Finish("a", Outcome.WORKER_DIED, 3, "z", clean=False)
 
 
-def test_a_retry_that_does_not_start_costs_no_further_retry(make_pool):
+def test_a_retry_that_does_not_start_costs_no_further_retry(make_pool: MakePool) -> None:
     pool = make_pool(size=3)
     pool.start(1, 2, 3)
     pool.submit("a", retries=1)
@@ -331,7 +348,7 @@ def test_a_retry_that_does_not_start_costs_no_further_retry(make_pool):
     assert pool(WorkerDied(2, "y"))[0] == Dispatch("a", 1, attempt=2, run_deadline=None)
 
 
-def test_retries_are_for_deaths_only(make_pool):
+def test_retries_are_for_deaths_only(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", limit=5.0, retries=2)
@@ -339,7 +356,9 @@ def test_retries_are_for_deaths_only(make_pool):
     assert pool.done(1, "a") == [Finish("a", Outcome.OPERATION_TIMEOUT, 1)]
 
 
-def test_a_request_that_waits_again_still_times_out_on_its_run_deadline(make_pool):
+def test_a_request_that_waits_again_still_times_out_on_its_run_deadline(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", limit=5.0, retries=1)
@@ -350,7 +369,7 @@ def test_a_request_that_waits_again_still_times_out_on_its_run_deadline(make_poo
     assert pool.ready(2) == []
 
 
-def test_restarting_a_busy_worker_ends_its_request(make_pool):
+def test_restarting_a_busy_worker_ends_its_request(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", retries=2)
@@ -363,7 +382,7 @@ def test_restarting_a_busy_worker_ends_its_request(make_pool):
     assert pool.stopped(1) == [Finish("a", Outcome.RESTARTED, 1, clean=False)]
 
 
-def test_a_protocol_violation_ends_request_and_worker(make_pool):
+def test_a_protocol_violation_ends_request_and_worker(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a", retries=2)
@@ -397,7 +416,7 @@ def test_a_protocol_violation_ends_request_and_worker(make_pool):
     ],
     ids=repr,
 )
-def test_late_and_duplicate_events_change_nothing(make_pool, event):
+def test_late_and_duplicate_events_change_nothing(make_pool: MakePool, event: Event) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("finished")
@@ -408,11 +427,11 @@ def test_late_and_duplicate_events_change_nothing(make_pool, event):
     assert pool.done(1, "b") == [Finish("b", Outcome.DONE, 1)]
 
 
-def test_something_that_is_no_event_is_a_type_error(make_pool):
+def test_something_that_is_no_event_is_a_type_error(make_pool: MakePool) -> None:
     with pytest.raises(KeyError):
-        make_pool()(object())
+        make_pool()(object())  # type: ignore[arg-type]
 
 
-def test_submit_defaults_are_the_plain_case():
+def test_submit_defaults_are_the_plain_case() -> None:
     event = Submit("a", "g", None, None)
     assert (event.retries, event.lease, event.isolation) == (0, False, "namespace")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from jupyter_pool.core import (
@@ -21,6 +23,7 @@ from jupyter_pool.core import (
     WorkerDied,
     WorkerState,
 )
+from support.scripted_pool import MakePool
 
 
 def shrunk(worker_id: int) -> StopWorker:
@@ -34,18 +37,18 @@ def recycled(worker_id: int, why: str) -> StopWorker:
 # --- size, lazy, overflow ----------------------------------------------------------------------
 
 
-def test_start_starts_all_base_workers_at_once_and_only_once(make_pool):
+def test_start_starts_all_base_workers_at_once_and_only_once(make_pool: MakePool) -> None:
     pool = make_pool(size=3)
     assert repr(pool) == "<PoolCore new [Workers: none | Requests: none]>"
     assert pool(Start()) == [StartWorker(1), StartWorker(2), StartWorker(3)]
     assert pool(Start()) == []
 
 
-def test_an_unstarted_pool_starts_with_its_first_request(make_pool):
+def test_an_unstarted_pool_starts_with_its_first_request(make_pool: MakePool) -> None:
     assert make_pool(size=2).submit("a") == [StartWorker(1), StartWorker(2)]
 
 
-def test_a_lazy_pool_starts_workers_as_they_are_needed_and_keeps_them(make_pool):
+def test_a_lazy_pool_starts_workers_as_they_are_needed_and_keeps_them(make_pool: MakePool) -> None:
     pool = make_pool(size=2, lazy=True, max_idle=5.0)
     assert pool(Start()) == []
     assert pool.submit("a") == [StartWorker(1)]
@@ -62,7 +65,9 @@ def test_a_lazy_pool_starts_workers_as_they_are_needed_and_keeps_them(make_pool)
     assert repr(pool) == "<PoolCore running [Workers: 2 idle | Requests: none]>"
 
 
-def test_overflow_starts_only_for_waiters_that_no_starting_worker_is_for(make_pool):
+def test_overflow_starts_only_for_waiters_that_no_starting_worker_is_for(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=2, overflow=2)
     pool(Start())
     assert pool.submit("a") == pool.submit("b") == []
@@ -71,7 +76,7 @@ def test_overflow_starts_only_for_waiters_that_no_starting_worker_is_for(make_po
     assert pool.submit("e") == []
 
 
-def test_overflow_shrinks_when_it_has_idled_long_enough(make_pool):
+def test_overflow_shrinks_when_it_has_idled_long_enough(make_pool: MakePool) -> None:
     pool = make_pool(size=1, overflow=2, max_idle=60.0)
     pool.start(1)
     for request_id in "abc":
@@ -93,7 +98,7 @@ def test_overflow_shrinks_when_it_has_idled_long_enough(make_pool):
     assert pool.core.workers[3].overflow is False  # the label was handed on
 
 
-def test_a_surplus_worker_that_is_used_again_starts_to_idle_anew(make_pool):
+def test_a_surplus_worker_that_is_used_again_starts_to_idle_anew(make_pool: MakePool) -> None:
     pool = make_pool(size=1, overflow=1, max_idle=60.0)
     pool.start(1)
     pool.submit("a")
@@ -110,7 +115,7 @@ def test_a_surplus_worker_that_is_used_again_starts_to_idle_anew(make_pool):
     assert pool.at(100.0) == [shrunk(1)]
 
 
-def test_without_max_idle_overflow_stays(make_pool):
+def test_without_max_idle_overflow_stays(make_pool: MakePool) -> None:
     pool = make_pool(size=1, overflow=1, max_idle=None)
     pool.start(1)
     pool.submit("a")
@@ -121,7 +126,9 @@ def test_without_max_idle_overflow_stays(make_pool):
     assert pool.at(1e6) == []
 
 
-def test_an_overflow_worker_that_comes_too_late_is_kept_for_the_next_rush(make_pool):
+def test_an_overflow_worker_that_comes_too_late_is_kept_for_the_next_rush(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=1, overflow=1, max_idle=5.0)
     pool.start(1)
     pool.submit("a")
@@ -132,7 +139,9 @@ def test_an_overflow_worker_that_comes_too_late_is_kept_for_the_next_rush(make_p
     assert pool.at(15.0) == [shrunk(2)]
 
 
-def test_no_more_processes_than_two_per_seat_are_started_while_stops_are_slow(make_pool):
+def test_no_more_processes_than_two_per_seat_are_started_while_stops_are_slow(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=1)
     pool.start(1)
     assert pool(RestartWorker(1)) == [
@@ -146,13 +155,15 @@ def test_no_more_processes_than_two_per_seat_are_started_while_stops_are_slow(ma
 # --- reserve -----------------------------------------------------------------------------------
 
 
-def test_the_reserve_is_kept_warm_beyond_the_size(make_pool):
+def test_the_reserve_is_kept_warm_beyond_the_size(make_pool: MakePool) -> None:
     pool = make_pool(size=1, reserve=2)
     assert pool.start(1, 2, 3) == [StartWorker(1), StartWorker(2), StartWorker(3)]
     assert repr(pool) == "<PoolCore running [Workers: 1 idle, 2 standby | Requests: none]>"
 
 
-def test_a_standby_worker_takes_the_place_of_a_dead_one_and_is_replaced_itself(make_pool):
+def test_a_standby_worker_takes_the_place_of_a_dead_one_and_is_replaced_itself(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=1, reserve=1)
     pool.start(1, 2)
     pool.submit("a")
@@ -167,21 +178,21 @@ def test_a_standby_worker_takes_the_place_of_a_dead_one_and_is_replaced_itself(m
     assert repr(pool) == "<PoolCore running [Workers: 1 busy, 1 standby | Requests: 1 running]>"
 
 
-def test_a_standby_worker_takes_an_empty_base_seat_without_any_waiter(make_pool):
+def test_a_standby_worker_takes_an_empty_base_seat_without_any_waiter(make_pool: MakePool) -> None:
     pool = make_pool(size=1, reserve=1)
     pool.start(1, 2)
     assert pool(WorkerDied(1, "why")) == [StartWorker(3)]
     assert repr(pool) == "<PoolCore running [Workers: 1 idle, 1 starting | Requests: none]>"
 
 
-def test_a_standby_worker_serves_as_overflow(make_pool):
+def test_a_standby_worker_serves_as_overflow(make_pool: MakePool) -> None:
     pool = make_pool(size=1, overflow=1, reserve=1)
     pool.start(1, 2)
     pool.submit("a")
     assert pool.submit("b") == [Dispatch("b", 2, 1, None), StartWorker(3)]
 
 
-def test_a_standby_worker_serves_nobody_while_all_seats_are_taken(make_pool):
+def test_a_standby_worker_serves_nobody_while_all_seats_are_taken(make_pool: MakePool) -> None:
     pool = make_pool(size=1, reserve=1)
     pool.start(1, 2)
     pool.submit("a")
@@ -191,7 +202,7 @@ def test_a_standby_worker_serves_nobody_while_all_seats_are_taken(make_pool):
 # --- recycling ---------------------------------------------------------------------------------
 
 
-def test_a_worker_is_replaced_after_max_tasks(make_pool):
+def test_a_worker_is_replaced_after_max_tasks(make_pool: MakePool) -> None:
     pool = make_pool(max_tasks=2)
     pool.start(1)
     pool.submit("a")
@@ -204,7 +215,7 @@ def test_a_worker_is_replaced_after_max_tasks(make_pool):
     ]
 
 
-def test_an_idle_worker_is_replaced_at_the_end_of_its_lifetime(make_pool):
+def test_an_idle_worker_is_replaced_at_the_end_of_its_lifetime(make_pool: MakePool) -> None:
     pool = make_pool(max_lifetime=100.0)
     pool(Start())
     pool.ready(1)
@@ -213,7 +224,9 @@ def test_an_idle_worker_is_replaced_at_the_end_of_its_lifetime(make_pool):
     assert pool.at(lifetime) == [recycled(1, "lifetime"), StartWorker(2)]
 
 
-def test_a_busy_worker_is_replaced_after_the_request_in_which_its_lifetime_ended(make_pool):
+def test_a_busy_worker_is_replaced_after_the_request_in_which_its_lifetime_ended(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(max_lifetime=100.0)
     pool(Start())
     pool.ready(1)
@@ -222,13 +235,14 @@ def test_a_busy_worker_is_replaced_after_the_request_in_which_its_lifetime_ended
     assert pool.done(1, "a")[1:] == [recycled(1, "lifetime"), StartWorker(2)]
 
 
-def test_lifetimes_differ_by_up_to_a_tenth(make_pool):
+def test_lifetimes_differ_by_up_to_a_tenth(make_pool: MakePool) -> None:
     pool = make_pool(size=16, max_lifetime=100.0)
     pool(Start())
     pool.ready(*range(1, 17))
-    ends = []
+    ends: list[float] = []
     while len(ends) < 16:
         deadline = pool.core.next_deadline()
+        assert deadline is not None
         ends += [deadline for c in pool.at(deadline) if isinstance(c, StopWorker)]
         pool.ready(*(w.id for w in pool.core.workers.values() if w.state is WorkerState.STARTING))
     assert len(set(ends)) == 16
@@ -236,7 +250,7 @@ def test_lifetimes_differ_by_up_to_a_tenth(make_pool):
     assert max(ends) <= 100.0
 
 
-def test_a_worker_is_replaced_when_its_kernel_asks_for_it(make_pool):
+def test_a_worker_is_replaced_when_its_kernel_asks_for_it(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     pool.submit("a")
@@ -250,7 +264,9 @@ def test_a_worker_is_replaced_when_its_kernel_asks_for_it(make_pool):
 @pytest.mark.parametrize(
     ("options", "isolation"), [({}, "process"), ({"replace_after_request": True}, "namespace")]
 )
-def test_process_isolation_replaces_the_worker_after_each_request(make_pool, options, isolation):
+def test_process_isolation_replaces_the_worker_after_each_request(
+    make_pool: MakePool, options: Any, isolation: str
+) -> None:
     pool = make_pool(reserve=1, **options)
     pool.start(1, 2)
     pool.submit("a", isolation=isolation)
@@ -262,7 +278,9 @@ def test_process_isolation_replaces_the_worker_after_each_request(make_pool, opt
     assert pool.submit("b") == [Dispatch("b", 2, 1, None)]  # the spare one
 
 
-def test_drain_replaces_idle_workers_now_and_busy_ones_when_they_come_back(make_pool):
+def test_drain_replaces_idle_workers_now_and_busy_ones_when_they_come_back(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=2)
     pool.start(1, 2)
     pool.submit("a")
@@ -277,7 +295,7 @@ def test_drain_replaces_idle_workers_now_and_busy_ones_when_they_come_back(make_
     ]
 
 
-def test_drain_reaches_starting_standby_and_leased_workers(make_pool):
+def test_drain_reaches_starting_standby_and_leased_workers(make_pool: MakePool) -> None:
     pool = make_pool(size=2, reserve=1)
     pool(Start())
     pool.ready(1, 2)
@@ -293,7 +311,7 @@ def test_drain_reaches_starting_standby_and_leased_workers(make_pool):
     assert pool(ReturnLease("L"))[1] == StopWorker(2, kill=False, why=StopReason.DRAINED)
 
 
-def test_restarting_an_idle_worker_is_gentle(make_pool):
+def test_restarting_an_idle_worker_is_gentle(make_pool: MakePool) -> None:
     pool = make_pool()
     pool.start(1)
     assert pool(RestartWorker(1)) == [
@@ -305,14 +323,14 @@ def test_restarting_an_idle_worker_is_gentle(make_pool):
 # --- resizing ----------------------------------------------------------------------------------
 
 
-def test_growing_starts_what_is_missing(make_pool):
+def test_growing_starts_what_is_missing(make_pool: MakePool) -> None:
     pool = make_pool(size=1)
     pool.start(1)
     assert pool(Resize(size=3)) == [StartWorker(2), StartWorker(3)]
     assert pool(Resize(overflow=2)) == []
 
 
-def test_growing_overflow_helps_those_who_wait(make_pool):
+def test_growing_overflow_helps_those_who_wait(make_pool: MakePool) -> None:
     pool = make_pool(size=1)
     pool.start(1)
     pool.submit("a")
@@ -320,7 +338,9 @@ def test_growing_overflow_helps_those_who_wait(make_pool):
     assert pool(Resize(overflow=4)) == [StartWorker(2)]
 
 
-def test_shrinking_stops_idle_workers_now_longest_idle_first_and_busy_ones_on_return(make_pool):
+def test_shrinking_stops_idle_workers_now_longest_idle_first_and_busy_ones_on_return(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=4)
     pool.start(1, 2, 3, 4)
     pool.submit("a")
@@ -331,20 +351,22 @@ def test_shrinking_stops_idle_workers_now_longest_idle_first_and_busy_ones_on_re
     assert pool.core.counts()[WorkerState.IDLE] == 1
 
 
-def test_shrinking_stops_superfluous_starts(make_pool):
+def test_shrinking_stops_superfluous_starts(make_pool: MakePool) -> None:
     pool = make_pool(size=4)
     pool(Start())
     pool.ready(1)
     assert pool(Resize(size=2)) == [shrunk(4), shrunk(3)]
 
 
-def test_shrinking_the_size_stops_idle_workers_though_overflow_could_hold_them(make_pool):
+def test_shrinking_the_size_stops_idle_workers_though_overflow_could_hold_them(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=3, overflow=3)
     pool.start(1, 2, 3)
     assert pool(Resize(size=1)) == [shrunk(1), shrunk(2)]
 
 
-def test_taking_overflow_away_leaves_the_base_alone(make_pool):
+def test_taking_overflow_away_leaves_the_base_alone(make_pool: MakePool) -> None:
     pool = make_pool(size=1, overflow=1)
     pool.start(1)
     pool.submit("a")
@@ -356,7 +378,7 @@ def test_taking_overflow_away_leaves_the_base_alone(make_pool):
     assert pool.core.workers[2].overflow is False
 
 
-def test_a_size_that_makes_no_pool_is_refused_and_nothing_is_lost(make_pool):
+def test_a_size_that_makes_no_pool_is_refused_and_nothing_is_lost(make_pool: MakePool) -> None:
     pool = make_pool(size=1)
     pool.start(1)
     pool.submit("a")
@@ -375,12 +397,14 @@ def test_a_size_that_makes_no_pool_is_refused_and_nothing_is_lost(make_pool):
     "options",
     [{"size": -1}, {"size": 0}, {"size": 1, "reserve": -1}, {"size": 1, "max_waiting": -1}],
 )
-def test_a_config_that_makes_no_pool_is_refused(options):
+def test_a_config_that_makes_no_pool_is_refused(options: Any) -> None:
     with pytest.raises(ValueError, match=r"-1|0"):
         CoreConfig(**options)
 
 
-def test_a_pool_of_overflow_only_starts_on_demand_and_shrinks_to_nothing(make_pool):
+def test_a_pool_of_overflow_only_starts_on_demand_and_shrinks_to_nothing(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool(size=0, overflow=1, max_idle=5.0)
     assert pool(Start()) == []
     assert pool.submit("a") == [StartWorker(1)]

@@ -484,7 +484,7 @@ class PoolMachine(RuleBasedStateMachine):
         worker.state = "stopping"
 
     def do_Dispatch(self, command: Dispatch) -> None:
-        worker, request = self.workers[command.worker_id], self.live[command.request_id]
+        worker, request = self.workers[command.worker_id], self.live[str(command.request_id)]
         assert worker.state == "up"
         assert worker.request is None
         assert worker.reset_at is None
@@ -509,7 +509,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert request.in_lease or len(at_work) <= self.core.config.capacity
 
     def do_Interrupt(self, command: Interrupt) -> None:
-        worker, request = self.workers[command.worker_id], self.live[command.request_id]
+        worker, request = self.workers[command.worker_id], self.live[str(command.request_id)]
         assert worker.state == "up"
         assert worker.request == request.id
         assert not request.interrupted
@@ -539,7 +539,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.closed = True
 
     def do_Finish(self, command: Finish) -> None:
-        request = self.live.pop(command.request_id)
+        request = self.live.pop(str(command.request_id))
         assert command.worker_id == request.worker
         self.explain(command, request)
         self.finished[request.id] = command

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
 from hypothesis import given
 
@@ -17,14 +19,14 @@ def fired(timers: Timers, now: float) -> list[tuple[TimerKind, object]]:
     return keys
 
 
-def test_nothing_is_due_in_the_beginning():
+def test_nothing_is_due_in_the_beginning() -> None:
     timers = Timers()
     assert timers.next() is None
     assert timers.pop_due(1e9) is None
     assert len(timers) == 0
 
 
-def test_a_timer_fires_at_its_time_and_not_before():
+def test_a_timer_fires_at_its_time_and_not_before() -> None:
     timers = Timers()
     timers.set(RUN, "a", 2.0)
     assert timers.next() == 2.0
@@ -33,14 +35,14 @@ def test_a_timer_fires_at_its_time_and_not_before():
     assert timers.pop_due(2.0) is None
 
 
-def test_the_earliest_fires_first_whatever_the_order_of_setting():
+def test_the_earliest_fires_first_whatever_the_order_of_setting() -> None:
     timers = Timers()
     for when in (3.0, 1.0, 2.0, 5.0, 4.0):
         timers.set(RUN, when, when)
     assert [subject for _, subject in fired(timers, 10.0)] == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
-def test_setting_again_moves_it():
+def test_setting_again_moves_it() -> None:
     timers = Timers()
     timers.set(RUN, "a", 1.0)
     timers.set(RUN, "b", 2.0)
@@ -51,7 +53,7 @@ def test_setting_again_moves_it():
     assert fired(timers, 10.0) == []
 
 
-def test_a_cancelled_timer_does_not_fire():
+def test_a_cancelled_timer_does_not_fire() -> None:
     timers = Timers()
     timers.set(RUN, "a", 1.0)
     timers.set(GRACE, "a", 1.0)
@@ -60,7 +62,7 @@ def test_a_cancelled_timer_does_not_fire():
     assert fired(timers, 1.0) == [(GRACE, "a")]
 
 
-def test_clearing_forgets_all():
+def test_clearing_forgets_all() -> None:
     timers = Timers()
     for when in (2.0, 1.0, 3.0):
         timers.set(RUN, when, when)
@@ -69,7 +71,7 @@ def test_clearing_forgets_all():
     assert timers.next() is None
 
 
-def test_cancelled_timers_do_not_pile_up():
+def test_cancelled_timers_do_not_pile_up() -> None:
     timers = Timers()
     timers.set(RUN, "far", 1e9)
     for i in range(10_000):  # each comes out of order: the heap's case
@@ -93,12 +95,14 @@ KEYS = st.tuples(st.sampled_from([RUN, GRACE]), st.integers(0, 4))
         max_size=60,
     )
 )
-def test_it_behaves_as_a_plain_dict_of_times(steps):
-    timers, plain = Timers(), {}
+def test_it_behaves_as_a_plain_dict_of_times(steps: Any) -> None:
+    timers = Timers()
+    plain: dict[Any, float] = {}
     for step in steps:
         match step:
             case "set", key, when:
-                timers.set(*key, when)
+                kind, subject = key
+                timers.set(kind, subject, when)
                 plain[key] = when
             case "cancel", key:
                 timers.cancel(*key)
