@@ -73,7 +73,7 @@ class Desk:
         staff = self._staff
         while self.queue and (worker := staff.available(now)) is not None:
             self._dispatch(self.queue.pop(), worker, now)
-        if self.queue and staff.supervision.degraded and not staff.usable:
+        if self.queue and staff.supervision.degraded and not (staff.usable or staff.hopeful):
             self.finish_queued(Outcome.START_FAILED, staff.supervision.last_reason)
 
     def withdraw(self, request: RequestRecord, outcome: Outcome) -> None:

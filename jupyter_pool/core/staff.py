@@ -57,6 +57,12 @@ class Staff:
         """No worker lives and none is being started."""
         return not self.usable and not self.roster.starting
 
+    @property
+    def hopeful(self) -> bool:
+        """A start is under way that began before the others failed: it is no mere probe."""
+        began = self.supervision.degraded_at
+        return any(worker.started_at < began for worker in self.roster.starting.values())
+
     def available(self, now: float) -> WorkerRecord | None:
         """An idle worker, if need be a promoted standby one."""
         roster = self.roster

@@ -30,6 +30,7 @@ class Supervision:
         "_streak_grew_at",
         "_window",
         "degraded",
+        "degraded_at",
         "last_reason",
         "retry_at",
     )
@@ -43,6 +44,7 @@ class Supervision:
         self._streak = 0
         self._streak_grew_at = float("-inf")
         self.degraded = False
+        self.degraded_at = float("-inf")
         self.last_reason: object = None
         self.retry_at = float("-inf")
 
@@ -62,6 +64,7 @@ class Supervision:
         if self.degraded or not full or now - self._failures[0] > self._window:
             return False
         self.degraded = True
+        self.degraded_at = now
         return True
 
     def succeeded(self) -> bool:

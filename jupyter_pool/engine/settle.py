@@ -268,9 +268,8 @@ def _worker_died(completion: Completion, context: dict[str, Any]) -> PoolError:
     where = ([f"after {_seconds(ran)}"] if ran is not None else []) + ([f"at {at}"] if at else [])
     if where:
         lines.append("  " + " · ".join(where))
-    lines.append(
-        "  Only this request is lost. Your own process and the other workers are unaffected; a replacement is on its way."
-    )
+    lines.append("  Only this request is lost: your process and the other workers are unaffected.")
+    lines.append("  A replacement is on its way.")
     if request.attempt > 1:
         lines.append(f"  It was tried {request.attempt} times.")
     return WorkerDied(

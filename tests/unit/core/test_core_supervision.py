@@ -167,6 +167,30 @@ def test_a_degraded_pool_refuses_at_once_and_says_why(make_pool: MakePool) -> No
     assert pool.submit("b") == [Finish("b", Outcome.START_FAILED, None, "why 3")]
 
 
+def test_a_degraded_pool_waits_for_a_start_that_began_before_the_others_failed(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool(size=4, backoff_initial=1.0)
+    pool(Start())
+    pool.at(0.5)
+    pool.submit("a")
+    pool(*(WorkerStartFailed(i, "why") for i in (2, 3, 4)))
+    assert state_of(pool) is PoolState.DEGRADED
+    assert pool.submit("b") == []
+    assert pool.ready(1) == [Dispatch("a", 1, 1, None)]
+
+
+def test_a_degraded_pool_gives_up_when_the_last_early_start_has_failed_too(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool(size=4, backoff_initial=1.0)
+    pool(Start())
+    pool.at(0.5)
+    pool.submit("a")
+    pool(*(WorkerStartFailed(i, "why") for i in (2, 3, 4)))
+    assert Finish("a", Outcome.START_FAILED, None, "why 1") in pool(WorkerStartFailed(1, "why 1"))
+
+
 def test_a_degraded_pool_probes_one_start_at_a_time(make_pool: MakePool) -> None:
     pool = make_pool(size=3, backoff_initial=1.0, backoff_max=4.0)
     pool(Start())
