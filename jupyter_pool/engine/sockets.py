@@ -97,14 +97,16 @@ def send(socket: zmq.Socket[bytes], name: bytes, frames: Sequence[Buffer]) -> bo
 def receive(socket: zmq.Socket[bytes], limit: int) -> Iterator[list[Buffer]]:
     """Up to `limit` messages that wait on a socket, without waiting for more.
 
-    Large frames are views of ZMQ's own memory, which is writable and which nobody else uses.
+    Frames are copied out of ZMQ's memory, once, and the large ones are writable. Without the copy a
+    value would hold its zmq.Frame and free it in the caller's thread, where pyzmq looks for signals
+    while it does so: a Ctrl-C that came in that moment would be lost.
     """
     for _ in range(limit):
         try:
             frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
         except zmq.Again:
             return
-        yield [frame.bytes if len(frame) < 4096 else frame.buffer for frame in frames]
+        yield [frame.bytes if len(frame) < 4096 else bytearray(frame.buffer) for frame in frames]
 
 
 def _bytes(text: str | bytes) -> bytes:

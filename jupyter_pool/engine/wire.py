@@ -18,8 +18,8 @@ PROTOCOL_VERSION = "5.3"
 DELIMITER = b"<IDS|MSG>"
 _EMPTY = b"{}"
 
-#: What a frame may be when it arrives: bytes (iopub) or a zmq.Frame's writable memory (shell).
-Buffer = bytes | memoryview
+#: What a frame may be: bytes, a view of a value's own memory (sent), a copy to write to (received).
+Buffer = bytes | bytearray | memoryview
 
 
 class WireError(ValueError):
@@ -28,7 +28,7 @@ class WireError(ValueError):
 
 @dataclass(slots=True)
 class Message:
-    """One received message; ``buffers`` share memory with the transport where they can."""
+    """One received message."""
 
     msg_type: str
     parent_id: str
