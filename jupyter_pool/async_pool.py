@@ -195,15 +195,15 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
             return
         loop = asyncio.get_running_loop()
 
-        def see_to_its_end(patience: float | None) -> None:
-            if not driver.closed.wait(patience):
+        def see_to_its_end() -> None:
+            if timeout == 0 or not driver.wait_closed(timeout):
                 self.begin_close(now=True)
-                driver.closed.wait(self.force_close_timeout())
+                driver.wait_closed(self.force_close_timeout())
             self.end_close(driver)
 
         try:
             # The loop goes on meanwhile. If this task is cancelled the thread finishes alone.
-            await loop.run_in_executor(None, see_to_its_end, None if timeout == 0 else timeout)
+            await loop.run_in_executor(None, see_to_its_end)
         except BaseException:
             self.begin_close(now=True)
             raise

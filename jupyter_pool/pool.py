@@ -309,12 +309,12 @@ class KernelPool(PoolFace, _Requests):
         if driver is None:
             return
         try:
-            if driver.closed.wait(None if timeout == 0 else timeout) is False:
+            if timeout == 0 or not driver.wait_closed(timeout):
                 self.begin_close(now=True)
-                driver.closed.wait(self.force_close_timeout())
+                driver.wait_closed(self.force_close_timeout())
         except BaseException:  # Ctrl-C: finish nothing more, but leave nothing behind
             self.begin_close(now=True)
-            driver.closed.wait(self.force_close_timeout())
+            driver.wait_closed(self.force_close_timeout())
             raise
         finally:
             self.end_close(driver)

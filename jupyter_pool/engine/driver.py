@@ -429,6 +429,17 @@ class Driver:
             self._finish(Finish(request.id, Outcome.CLOSED, request.worker_id))
         self.closed.set()
 
+    def wait_closed(self, timeout: float | None) -> bool:
+        """Wait until everything of this pool is gone; False if it is not after `timeout` seconds.
+
+        In slices, since Python does not end a wait by a Ctrl-C that came just before it began.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.closed.wait(1.0 if deadline is None else min(1.0, _left(deadline))):
+            if deadline is not None and not _left(deadline):
+                return False
+        return True
+
     def close(self, *, cancel_queued: bool, cancel_running: bool) -> None:
         """Begin to close, or close harder."""
         self.feed(Close(cancel_queued, cancel_running))
@@ -481,6 +492,10 @@ class Driver:
     def health_check(self, timeout: float, answer: Callable[[HealthReport], None]) -> None:
         """Have every idle worker answer within `timeout` seconds, then report."""
         HealthCheck(self, list(self.links.values()), timeout, answer)
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _core_config(config: PoolConfig, *, foreign: bool) -> CoreConfig:

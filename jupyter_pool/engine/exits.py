@@ -36,10 +36,10 @@ def _close_all() -> None:
     for pool, driver in closing:
         if driver is not None:
             try:
-                driver.closed.wait()
+                driver.wait_closed(None)
             except BaseException:  # noqa: BLE001 - Ctrl-C at exit: finish nothing more, but end well
                 pool.begin_close(now=True)
-                driver.closed.wait(pool.force_close_timeout())
+                driver.wait_closed(pool.force_close_timeout())
             pool.end_close(driver)
 
 

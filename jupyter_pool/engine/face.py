@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo
 
     from .request import Request, Sink
+
+_log = logging.getLogger("jupyter_pool")
 
 #: How much longer than the interrupt's grace a cancelled request or a forced close may take,
 #: in seconds: the worker is killed, its last words read, its session searched.
@@ -112,6 +115,8 @@ class PoolFace:
     def end_close(self, driver: Driver) -> None:
         """The last worker is gone; the last pool's engine goes too."""
         exits.forget(self)
+        if not driver.closed.is_set():
+            _log.error("pool %s could not be closed in time: %r", self.name, driver.core)
         self.callbacks.close(SETTLE_SLACK)
         driver.engine.join(SETTLE_SLACK)
 
