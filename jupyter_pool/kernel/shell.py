@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import hashlib
+import linecache
 import os
 import re
 import sys
@@ -236,6 +237,9 @@ class PoolShell(ZMQInteractiveShell):
             # IPython's formatter asks for the text; it gets another exception of that name.
             value = _stand_in(value).with_traceback(tb)
             etype = type(value)
+        if _lacks_line(tb):
+            self._showtraceback(etype, value, self._format_simply(etype, value, tb))
+            return
         if etype is UsageError:  # IPython only prints it to stderr
             self._showtraceback(etype, value, [f"UsageError: {value}"])
             return
@@ -244,6 +248,28 @@ class PoolShell(ZMQInteractiveShell):
             self._showtraceback(etype, value, stb.splitlines())
             return
         super().showtraceback((etype, value, tb), *args, **kwargs)
+
+    def _format_simply(
+        self, etype: type[BaseException], value: BaseException, tb: TracebackType | None
+    ) -> list[str]:
+        """Format a traceback in IPython's manner, where IPython's own formatter cannot.
+
+        An interrupt may strike a loop's jump, which CPython 3.11 and 3.12 count to no line.
+        """
+        cells = self.compile._filename_map
+        frames = []
+        tb = self.trim_to_cell(tb) or tb
+        while tb is not None:
+            code, line = tb.tb_frame.f_code, _nearest_line(tb)
+            cell = cells.get(code.co_filename)
+            where = f"Cell In[{cell}], line {line}" if cell else f"File {code.co_filename}:{line}"
+            name = "" if code.co_name == "<module>" else f", in {code.co_name}"
+            frames.append(
+                f"{where}{name}\n----> {line} {linecache.getline(code.co_filename, line)}"
+            )
+            tb = tb.tb_next
+        title = f"{etype.__name__:<42}Traceback (most recent call last)"
+        return ["-" * 75, title, *frames, f"{etype.__name__}: {text_of(value)}"]
 
     def show_outside_cell(self, error: BaseException) -> None:
         """Publish an exception that was not raised by the cell's own code."""
@@ -274,7 +300,7 @@ class PoolShell(ZMQInteractiveShell):
         tb = error.__traceback__
         while tb is not None:
             if self.is_cell_file(tb.tb_frame.f_code.co_filename):
-                number = tb.tb_lineno
+                number = _nearest_line(tb)
             tb = tb.tb_next
         if number is None:
             return None
@@ -312,6 +338,28 @@ def _drop_own_tail(tb: TracebackType | None) -> None:
         tb = tb.tb_next
     if last is not None:
         last.tb_next = None
+
+
+def _line_of(tb: TracebackType) -> int | None:
+    return tb.tb_lineno  # typed as a number, but CPython knows instructions of no line
+
+
+def _lacks_line(tb: TracebackType | None) -> bool:
+    while tb is not None:
+        if _line_of(tb) is None:
+            return True
+        tb = tb.tb_next
+    return False
+
+
+def _nearest_line(tb: TracebackType) -> int:
+    """The frame's line, or the last one before the instruction that has one."""
+    line = _line_of(tb)
+    if line is None:
+        code = tb.tb_frame.f_code
+        before = [n for start, _, n in code.co_lines() if n and start <= tb.tb_lasti]
+        line = before[-1] if before else code.co_firstlineno
+    return line
 
 
 def _has_group(error: BaseException | None) -> bool:

@@ -71,6 +71,23 @@ def test_the_line_of_an_interrupt_is_told(worker: Worker) -> None:
     }
 
 
+@pytest.mark.parametrize("attempt", range(8))
+def test_an_interrupt_between_the_lines_of_a_loop_is_shown_as_any_other(
+    worker: Worker, attempt: int
+) -> None:
+    # CPython 3.11 and 3.12 count a loop's jump to no line, at which IPython's formatter fails.
+    code = "import itertools\nfor n in itertools.count(): n or print('ready', flush=True)"
+    request = worker.submit(code)
+    worker.wait_for_text(request, "ready")
+    worker.interrupt()
+    answer = worker.finish(request)
+    assert answer.report["at"] == {"line": 2, "source": code.splitlines()[1]}
+    shown = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(answer.content["traceback"]))
+    assert "Cell In[1], line 2\n" in shown
+    assert "----> 2 for n in itertools.count()" in shown
+    assert shown.endswith("KeyboardInterrupt: ")
+
+
 def test_pickling_the_outputs_is_interrupted(worker: Worker) -> None:
     code = (
         "import time\nclass Slow:\n    def __reduce__(self):\n"
