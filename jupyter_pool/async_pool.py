@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.engine.calls import DEFAULT, check_presets, guarded
 from jupyter_pool.engine.driver import Driver
-from jupyter_pool.engine.face import HEALTH_TIMEOUT, SETTLE_SLACK, PoolFace, prepare
+from jupyter_pool.engine.face import SETTLE_SLACK, PoolFace, prepare
+from jupyter_pool.engine.health import HEALTH_TIMEOUT
 from jupyter_pool.engine.request import Event, LoopSink, Request
 from jupyter_pool.engine.settle import settle
 from jupyter_pool.errors import InvalidRequest, PoolError

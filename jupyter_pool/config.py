@@ -262,6 +262,12 @@ class PoolConfig(Configurable):
         default_value=30.0,
         help="""How many seconds a worker has from its start until it is ready.""",
     ).tag(config=True)
+    health_check_interval = _Seconds(
+        optional=True,
+        default_value=30.0,
+        help="""How often to ask idle workers for a sign of life, in seconds; one that gives none
+        within 5 seconds is killed and replaced. None: never.""",
+    ).tag(config=True)
     session_ttl = _Seconds(
         optional=True,
         default_value=3600.0,

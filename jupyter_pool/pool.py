@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.engine.calls import DEFAULT, check_presets, guarded
 from jupyter_pool.engine.driver import Driver
-from jupyter_pool.engine.face import HEALTH_TIMEOUT, SETTLE_SLACK, PoolFace, prepare
+from jupyter_pool.engine.face import SETTLE_SLACK, PoolFace, prepare
 from jupyter_pool.engine.futures import FutureSink, PoolFuture, StreamingFutureSink
+from jupyter_pool.engine.health import HEALTH_TIMEOUT
 from jupyter_pool.engine.registry import get_pool, list_pools
 from jupyter_pool.engine.request import Mailbox
 from jupyter_pool.engine.settle import settle

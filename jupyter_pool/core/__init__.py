@@ -44,6 +44,7 @@ from .events import (
     WorkerReady,
     WorkerStartFailed,
     WorkerStopped,
+    WorkerUnresponsive,
 )
 from .machine import PoolCore
 from .state import CoreConfig, PoolState, RequestState, WorkerRecord, WorkerState
@@ -90,4 +91,5 @@ __all__ = [
     "WorkerStartFailed",
     "WorkerState",
     "WorkerStopped",
+    "WorkerUnresponsive",
 ]

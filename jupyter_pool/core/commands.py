@@ -56,6 +56,7 @@ class StopReason(Enum):
     CANCELLED = "cancelled"
     START_TIMEOUT = "start_timeout"
     PROTOCOL = "protocol"
+    UNRESPONSIVE = "unresponsive"
     RESET_FAILED = "reset_failed"
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "WorkerReady",
     "WorkerStartFailed",
     "WorkerStopped",
+    "WorkerUnresponsive",
 ]
 
 RequestId: TypeAlias = Hashable
@@ -205,6 +206,13 @@ class ProtocolViolation:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerUnresponsive:
+    """An idle worker has not answered a health check in time."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: `next_deadline()` was reached."""
 
@@ -228,5 +236,6 @@ Event: TypeAlias = (
     | WorkerDied
     | WorkerStopped
     | ProtocolViolation
+    | WorkerUnresponsive
     | Tick
 )

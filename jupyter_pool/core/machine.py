@@ -277,6 +277,12 @@ class PoolCore:
         self._desk.kill(worker, StopReason.PROTOCOL, Outcome.PROTOCOL_ERROR, event.reason, now)
         self._failed(worker, event.reason, now)
 
+    def _worker_unresponsive(self, event: ev.WorkerUnresponsive, now: float) -> None:
+        # One that has got something to do meanwhile answers by doing it, or runs into its timeout.
+        worker = self._workers.get(event.worker_id)
+        if worker is not None and worker.state in (WorkerState.IDLE, WorkerState.STANDBY):
+            self._staff.stop(worker, StopReason.UNRESPONSIVE, now, kill=True)
+
     def _restart_worker(self, event: ev.RestartWorker, now: float) -> None:
         worker = self._workers.get(event.worker_id)
         if worker is None or worker.state is WorkerState.STOPPING:
@@ -362,6 +368,7 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.InterruptDelivered: PoolCore._interrupt_delivered,
     ev.ResetDone: PoolCore._reset_done,
     ev.ProtocolViolation: PoolCore._protocol_violation,
+    ev.WorkerUnresponsive: PoolCore._worker_unresponsive,
     ev.Tick: PoolCore._tick,
 }
 

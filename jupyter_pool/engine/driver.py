@@ -52,6 +52,7 @@ from jupyter_pool.core import (
     WorkerStartFailed,
     WorkerState,
     WorkerStopped,
+    WorkerUnresponsive,
 )
 from jupyter_pool.core.state import SEATED
 from jupyter_pool.errors import PoolError, PoolNotAvailable
@@ -60,7 +61,7 @@ from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.reports import HealthReport
 
 from .accounting import Accounting
-from .health import HealthCheck
+from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
 from .memory import OomWatch
 from .request import Completion, Request
@@ -80,6 +81,7 @@ _KILLS = {
     StopReason.CANCELLED,
     StopReason.START_TIMEOUT,
     StopReason.PROTOCOL,
+    StopReason.UNRESPONSIVE,
     StopReason.RESET_FAILED,
     StopReason.RESTARTED,
 }
@@ -138,6 +140,21 @@ class Driver:
                 self._answer_ready(event.reason if isinstance(event, WorkerStartFailed) else None)
         finally:
             self._feeding = False
+
+    def watch_health(self) -> None:
+        """Check the idle workers now and then, and replace those that do not answer."""
+        interval = self.config.health_check_interval
+        if interval is None or self.closed.is_set():
+            return
+
+        def heal(report: HealthReport) -> None:
+            for verdict in report.workers:
+                if verdict.status != "healthy":
+                    _log.warning("pool %s: worker %d %s", self.name, verdict[0], verdict.reason)
+                    self.feed(WorkerUnresponsive(verdict.worker_id))
+            self.engine.after(interval, self.watch_health)
+
+        self.health_check(HEALTH_TIMEOUT, heal)
 
     def _carry_out(self, command: Command) -> None:
         try:

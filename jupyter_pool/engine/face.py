@@ -19,6 +19,7 @@ from . import answers, exits
 from .calls import DEFAULT, make_request
 from .driver import Driver
 from .futures import CallbackThread
+from .health import HEALTH_TIMEOUT
 from .loop import Engine
 from .registry import register, unregister
 
@@ -32,8 +33,6 @@ _log = logging.getLogger("jupyter_pool")
 #: How much longer than the interrupt's grace a cancelled request or a forced close may take,
 #: in seconds: the worker is killed, its last words read, its session searched.
 SETTLE_SLACK = 10.0
-#: How long an idle worker may take to answer a health check, in seconds.
-HEALTH_TIMEOUT = 5.0
 
 
 class PoolFace:
@@ -94,6 +93,7 @@ class PoolFace:
             if self._driver is None and not self._closed:
                 driver = Engine.acquire(lambda engine: Driver(engine, self.name, self.config))
                 self._driver = driver
+                driver.engine.post(driver.watch_health)
                 exits.remember(self)
                 # A pool that nobody holds any more must not keep its workers.
                 self._finalizer = weakref.finalize(self, _abandoned, driver, self.name)

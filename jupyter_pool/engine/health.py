@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .driver import Driver
     from .link import Link
 
+#: How long an idle worker may take to answer, in seconds.
+HEALTH_TIMEOUT = 5.0
+
 #: States in which a worker has other things to do than to answer; that is not a sickness.
 _OCCUPIED = frozenset(
     {

@@ -29,6 +29,7 @@ TIMES = [
     "max_idle",
     "interrupt_grace",
     "start_timeout",
+    "health_check_interval",
     "session_ttl",
 ]
 FINITE = ["interrupt_grace", "start_timeout"]
@@ -69,6 +70,7 @@ def test_defaults() -> None:
         "cwd": None,
         "interrupt_grace": 2.0,
         "start_timeout": 30.0,
+        "health_check_interval": 30.0,
         "session_ttl": 3600.0,
         "max_sessions": 10_000,
     }

@@ -22,6 +22,7 @@ from jupyter_pool.core import (
     StopWorker,
     WorkerDied,
     WorkerState,
+    WorkerUnresponsive,
 )
 from support.scripted_pool import MakePool
 
@@ -411,3 +412,22 @@ def test_a_pool_of_overflow_only_starts_on_demand_and_shrinks_to_nothing(
     pool.ready(1)
     pool.done(1, "a")
     assert pool.at(5.0) == [shrunk(1)]
+
+
+def test_an_idle_worker_that_does_not_answer_is_killed_and_replaced(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.start(1)
+    assert pool(WorkerUnresponsive(1)) == [
+        StopWorker(1, kill=True, why=StopReason.UNRESPONSIVE),
+        StartWorker(2),
+    ]
+    assert pool(WorkerUnresponsive(1)) == []
+
+
+def test_a_worker_that_got_something_to_do_meanwhile_is_not_unresponsive(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a")
+    assert pool(WorkerUnresponsive(1)) == []
