@@ -171,7 +171,9 @@ class _Requests:
         sink = (
             FutureSink(future, finish, pool.callbacks)
             if on_output is None
-            else StreamingFutureSink(future, finish, pool.callbacks, guarded(on_output, _log))
+            else StreamingFutureSink(
+                future, finish, pool.callbacks, guarded(on_output, _log), pool.streaming
+            )
         )
         request = prepare(
             pool,

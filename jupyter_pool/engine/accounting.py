@@ -44,6 +44,8 @@ class Durations:
 class _Session:
     first_seen: float
     last_activity: float
+    #: Its requests that have come and not ended yet.
+    open: int = 0
     requests: int = 0
     failures: int = 0
     busy_time: float = 0.0
@@ -62,35 +64,43 @@ class Sessions:
     def touch(self, session_id: str) -> None:
         """A request with this label has come."""
         now = time.time()
-        session = self._known.get(session_id)
-        if session is None:
-            self._known[session_id] = _Session(now, now)
-        else:
-            session.last_activity = now
-            self._known.move_to_end(session_id)
-        self._expire(now)
+        session = self._known.setdefault(session_id, _Session(now, now))
+        session.open += 1
+        self._mark(session_id, session, now)
 
     def count(self, session_id: str, *, ok: bool, busy: float, worker_id: int | None) -> None:
-        """A request with this label has ended."""
-        self.touch(session_id)
-        session = self._known[session_id]
+        """A request with this label has ended; unless the session was ended before it."""
+        session = self._known.get(session_id)
+        if session is None:
+            return
+        session.open -= 1
         session.requests += 1
         session.failures += not ok
         session.busy_time += busy
         if worker_id is not None:
             session.last_worker = worker_id
+        self._mark(session_id, session, time.time())
+
+    def _mark(self, session_id: str, session: _Session, now: float) -> None:
+        session.last_activity = now
+        self._known.move_to_end(session_id)
+        self._expire(now)
 
     def forget(self, session_id: str) -> bool:
         """End a session; False if there is none of that id."""
         return self._known.pop(session_id, None) is not None
 
     def _expire(self, now: float) -> None:
-        while self._known:
-            session = next(iter(self._known.values()))
+        surplus = len(self._known) - self._most
+        gone: list[str] = []
+        for name, session in self._known.items():
             stale = self._ttl is not None and now - session.last_activity > self._ttl
-            if not stale and len(self._known) <= self._most:
-                return
-            self._known.popitem(last=False)
+            if not stale and len(gone) >= surplus:
+                break
+            if not session.open:  # one that still has work is in use, however long that takes
+                gone.append(name)
+        for name in gone:
+            del self._known[name]
 
     def snapshot(self) -> dict[str, SessionInfo]:
         """What is known of each, the latest active last."""

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from .request import Request
 
 
+def busy_workers(driver: Driver) -> int:
+    """How many workers are taken: by a request, a lease, or one that is being interrupted."""
+    counts = driver.core.counts()
+    taken = (WorkerState.BUSY, WorkerState.LEASED, WorkerState.INTERRUPTING)
+    return sum(counts.get(state, 0) for state in taken)
+
+
 def wait_info(driver: Driver, request: Request) -> WaitInfo:
     """Why a request still waits."""
     counts = driver.core.counts()
     starting = counts.get(WorkerState.STARTING, 0)
     idle = counts.get(WorkerState.IDLE, 0)
-    busy = sum(
-        counts.get(state, 0)
-        for state in (WorkerState.BUSY, WorkerState.LEASED, WorkerState.INTERRUPTING)
-    )
+    busy = busy_workers(driver)
     if request.first_dispatched is not None:
         state = "running"
     else:

@@ -61,6 +61,7 @@ from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.reports import HealthReport
 
 from .accounting import Accounting
+from .answers import busy_workers
 from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
 from .memory import OomWatch
@@ -183,7 +184,7 @@ class Driver:
         self.requests[request.id] = request
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
-        if request.session_id is not None:
+        if request.session_id is not None and not request.is_lease:
             self.accounting.sessions.touch(request.session_id)
         if request.lease is not None:
             self.feed(SubmitInLease(request.id, request.lease, request.timeout))
@@ -244,7 +245,8 @@ class Driver:
             self.links[command.worker_id].run(request)
         if request.first_dispatched is None:
             request.first_dispatched = time.monotonic()
-            self.accounting.waits.add(request.first_dispatched - request.created)
+            if not request.is_lease:
+                self.accounting.waits.add(request.first_dispatched - request.created)
             request.sink.granted(command.worker_id)
 
     def _interrupt(self, command: Interrupt) -> None:
@@ -303,7 +305,7 @@ class Driver:
     def _facts(self, command: Finish) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "queued": self.core.queue_length,
-            "busy": self.core.counts().get(WorkerState.BUSY, 0),
+            "busy": busy_workers(self),
         }
         if command.outcome is Outcome.START_FAILED:
             facts["start_timeout"] = self.config.start_timeout

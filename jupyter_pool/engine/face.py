@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.config import PoolConfig
-from jupyter_pool.errors import InvalidRequest, PoolNotAvailable
+from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits
@@ -47,6 +47,8 @@ class PoolFace:
         #: The name by which `get_pool` finds it.
         self.name: str = register(self, self.config.name)
         self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
+        #: The threads on which `on_output` of submitted code is called.
+        self.streaming: set[CallbackThread] = set()
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._driver: Driver | None = None
@@ -117,6 +119,8 @@ class PoolFace:
         exits.forget(self)
         if not driver.closed.is_set():
             _log.error("pool %s could not be closed in time: %r", self.name, driver.core)
+        for thread in list(self.streaming):
+            thread.close(SETTLE_SLACK)
         self.callbacks.close(SETTLE_SLACK)
         driver.engine.join(SETTLE_SLACK)
 
@@ -200,7 +204,12 @@ def prepare(
     if limits:
         options.setdefault("timeout", pool.config.operation_timeout)
         options.setdefault("checkout_timeout", pool.config.checkout_timeout)
-    return make_request(driver, sink, code, **options)
+    try:
+        return make_request(driver, sink, code, **options)
+    except PoolError as error:
+        where = {"pool": pool.name, "session_id": options.get("session_id")}
+        error.context = {**where, **error.context}
+        raise
 
 
 def _uninterrupted(call: Callable[[], None]) -> None:

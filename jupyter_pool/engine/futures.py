@@ -139,17 +139,25 @@ class StreamingFutureSink(FutureSink):
         settle: Callable[[Completion], Any],
         callbacks: CallbackThread,
         on_output: Callable[[Event], None],
+        threads: set[CallbackThread],
     ) -> None:
         super().__init__(future, settle, callbacks)
         self._thread = CallbackThread("jupyter_pool on_output")
         self._on_output = on_output
+        #: Whose end a pool waits for when it closes, so that every future is done then.
+        self._threads = threads
+
+    def _run(self, call: Callable[[], None]) -> None:
+        self._threads.add(self._thread)
+        self._thread.run(call)
 
     def output(self, event: Event) -> None:
-        self._thread.run(lambda: self._on_output(event))
+        self._run(lambda: self._on_output(event))
 
     def finish(self, completion: Completion) -> None:
         def last() -> None:
             self._end(completion, None)
+            self._threads.discard(self._thread)
             self._thread.close()
 
-        self._thread.run(last)
+        self._run(last)

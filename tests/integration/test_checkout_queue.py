@@ -103,7 +103,7 @@ def test_the_pools_own_limit_holds_for_execute_and_not_for_what_is_submitted(
         assert not waiting.done()
         gate.open()
         assert value(waiting.result(timeout=DEADLINE)) == "'patient'"
-        at_work.result(timeout=0)
+        at_work.result(timeout=DEADLINE)
 
 
 def test_a_timeout_counts_from_when_the_code_runs_not_from_when_it_was_queued(
@@ -116,7 +116,7 @@ def test_a_timeout_counts_from_when_the_code_runs_not_from_when_it_was_queued(
         pool.execute("1", checkout_timeout=1.1)
     gate.open()
     assert value(waiting.result(timeout=DEADLINE)) == "'ran'"
-    at_work.result(timeout=0)
+    at_work.result(timeout=DEADLINE)
 
 
 def test_a_full_queue_refuses_at_once_and_only_as_long_as_it_is_full(gate: Gate) -> None:
@@ -134,7 +134,7 @@ def test_a_full_queue_refuses_at_once_and_only_as_long_as_it_is_full(gate: Gate)
         assert isinstance(pool.submit_code("1").exception(timeout=DEADLINE), PoolSaturated)
         gate.open()
         assert [value(future.result(timeout=DEADLINE)) for future in waiting] == ["0", "1"]
-        at_work.result(timeout=0)
+        at_work.result(timeout=DEADLINE)
         assert value(pool.execute("1 + 1")) == "2"
 
 

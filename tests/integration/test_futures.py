@@ -68,6 +68,7 @@ def test_running_and_done_tell_where_it_is(pool: KernelPool, gate: Gate) -> None
         second.result(timeout=0.01)
     gate.open()
     second.result(DEADLINE)
+    first.result(DEADLINE)  # with its `on_output`, on a thread of its own, it may be done after
     assert (first.running(), first.done()) == (False, True)
     assert (second.running(), second.done()) == (False, True)
 
@@ -289,3 +290,16 @@ def test_many_futures_are_each_answered_with_their_own(pool: KernelPool) -> None
     results = [future.result(DEADLINE) for future in futures]
     assert [int(value(result)) for result in results] == [i * i for i in range(300)]
     assert [r.request_id for r in results] == [f.request_id for f in futures]  # type: ignore[attr-defined]
+
+
+def test_when_a_pool_is_closed_every_future_is_done_also_one_with_a_slow_on_output() -> None:
+    seen = []
+
+    def slow(event: dict[str, Any]) -> None:
+        time.sleep(0.3)
+        seen.append(event)
+
+    with KernelPool(size=1) as pool:
+        future = pool.submit_code("print(1)\n2", on_output=slow)
+    assert future.done()
+    assert len(seen) == 2
