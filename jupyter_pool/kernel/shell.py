@@ -254,7 +254,7 @@ class PoolShell(ZMQInteractiveShell):
     ) -> list[str]:
         """Format a traceback in IPython's manner, where IPython's own formatter cannot.
 
-        An interrupt may strike a loop's jump, which CPython 3.11 and 3.12 count to no line.
+        An interrupt may strike a loop's jump, which CPython may count to no line.
         """
         cells = self.compile._filename_map
         frames = []
@@ -341,7 +341,8 @@ def _drop_own_tail(tb: TracebackType | None) -> None:
 
 
 def _line_of(tb: TracebackType) -> int | None:
-    return tb.tb_lineno  # typed as a number, but CPython knows instructions of no line
+    # CPython knows instructions of no line: None, whatever its type says, or -1 in Python 3.10.
+    return tb.tb_lineno if (tb.tb_lineno or 0) > 0 else None
 
 
 def _lacks_line(tb: TracebackType | None) -> bool:
