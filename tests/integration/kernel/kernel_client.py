@@ -129,22 +129,24 @@ class Worker:
         if channel in ("shell", "stdin"):
             socket.setsockopt(zmq.IDENTITY, self.session.bsession)
         info: dict[str, Any] = {**self.manager.get_connection_info()}
+        connected = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         socket.connect(f"ipc://{info['ip']}-{info[channel + '_port']}")
+        # A test that counts the worker's descriptors, or waits to be asked, needs it to stand.
+        stands = connected.poll(int(DEADLINE * 1000))
+        socket.disable_monitor()
+        connected.close()
+        assert stands, f"no {channel} channel; the kernel's stderr: {self.real_stderr[-2000:]}"
         return socket
 
     def _probe(self) -> Message:
-        """Return kernel_info's reply, once iopub is heard as well."""
-        request = self.send(self.shell, "kernel_info_request", {})
-        reply = self.receive(self.shell, request)
+        """Return kernel_info's reply, once iopub is heard."""
+        reply = self.receive(self.shell, self.send(self.shell, "kernel_info_request", {}))
+        # Heard once the subscription is there; what was published before it is lost.
         deadline = time.monotonic() + DEADLINE
-        while True:
-            request = self.submit("")
-            self.receive(self.shell, request)
-            # The subscription may still be on its way: then nothing is heard of this one.
-            if self.iopub.poll(200):
-                self.drain(request)
-                return reply
-            assert time.monotonic() < deadline, "nothing is heard on iopub"
+        while self._get(self.iopub, deadline)["msg_type"] != "iopub_welcome":
+            pass
+        self.run("")
+        return reply
 
     # -- messages ---------------------------------------------------------------
 
@@ -222,7 +224,7 @@ class Worker:
             if parent == request:
                 messages.append(message)
             else:
-                assert message["msg_type"] in ("status", "iopub_welcome"), message
+                assert message["msg_type"] == "status", message
         return messages
 
     def listen_until_idle(self, request: str, timeout: float = DEADLINE) -> list[Message]:
