@@ -109,6 +109,9 @@ class Worker:
         )
         with open(self.stderr_path, "wb") as stderr:
             self._do(self.manager.start_kernel(cwd=str(folder), stderr=stderr))
+        # The manager's own connection to the kernel, which comes some time later: a test that
+        # counts the worker's descriptors would see it or not.
+        self.manager._close_control_socket()
         info = self.manager.get_connection_info()
         self.session = Session(key=info["key"], signature_scheme=str(info["signature_scheme"]))
         self.session.copy_threshold = 1 << 40  # sending without a copy starts a thread for good
