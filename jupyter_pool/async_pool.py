@@ -8,18 +8,18 @@ gives the request up: queued it never runs, running it is interrupted, and async
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from jupyter_pool.engine.calls import DEFAULT, check_presets, guarded
+from jupyter_pool.engine.calls import DEFAULT, Guarded, check_presets
 from jupyter_pool.engine.driver import Driver
 from jupyter_pool.engine.face import SETTLE_SLACK, PoolFace, prepare
 from jupyter_pool.engine.health import HEALTH_TIMEOUT
+from jupyter_pool.engine.holding import Holding
 from jupyter_pool.engine.request import Event, LoopSink, Request
 from jupyter_pool.engine.settle import settle
-from jupyter_pool.errors import InvalidRequest, PoolError
+from jupyter_pool.errors import PoolError
 
 if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncKernelPool", "AsyncLease", "AsyncPoolView"]
 
 OnOutput = Callable[[Event], None]
-
-_log = logging.getLogger("jupyter_pool")
 
 
 class _AsyncRequests:
@@ -98,9 +96,11 @@ class _AsyncRequests:
         """Check and queue a request now; the coroutine waits for its result."""
         pool = self._pool
         on_output = self._preset("on_output", on_output, None)
-        show = guarded(on_output, _log) if on_output is not None else None
+        show = Guarded(on_output, pool.log) if on_output is not None else None
         sink = LoopSink(asyncio.get_running_loop(), show)
-        request = prepare(pool, self._presets, sink, code, limits=limits, snapshot=True, **options)
+        request = prepare(
+            pool, self._presets, sink, code, limits=limits, show=show, snapshot=True, **options
+        )
         driver = pool.running()
         driver.engine.post(lambda: driver.submit(request))
         return _result(driver, request, sink, check=self._preset("check", check, True))
@@ -262,45 +262,23 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
         return self.order_end_session(session_id)
 
 
-class AsyncLease:
-    """An exclusive hold on one worker, from ``async with`` to its end."""
-
-    def __init__(
-        self, pool: AsyncKernelPool, presets: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> None:
-        self._pool = pool
-        self._presets = presets
-        self._options = options
-        self._request: Request | None = None
-        self._fresh = True
-        self._driver: Driver | None = None
-        #: The id of the worker that is held; None before and after.
-        self.worker_id: int | None = None
+class AsyncLease(Holding):
+    """An exclusive hold on one worker, from ``async with`` to its end; see `Lease`."""
 
     async def __aenter__(self) -> AsyncLease:
         sink = LoopSink(asyncio.get_running_loop())
-        request = prepare(
-            self._pool,
-            self._presets,
-            sink,
-            "",
-            limits=True,
-            is_lease=True,
-            carry_context=False,
-            **{**self._options, "timeout": None},
-        )
+        request = self._make_hold(sink)
         driver = self._pool.running()
         driver.engine.post(lambda: driver.submit(request))
-        self._request, self._driver, self._fresh = request, driver, True
         try:
             either: list[asyncio.Future[Any]] = [sink.lease, sink.done]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not sink.lease.done():
+                settle(sink.done.result())
+            self._take(driver, request)
         except BaseException:
-            driver.cancel_soon(request.id)
+            self._give_up(driver, request)
             raise
-        if not sink.lease.done():
-            settle(sink.done.result())
-        self.worker_id = request.worker_id
         return self
 
     async def __aexit__(
@@ -309,9 +287,7 @@ class AsyncLease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        request, driver, self.worker_id = self._request, self._driver, None
-        if request is not None and driver is not None:
-            driver.engine.post(lambda: driver.return_lease(request.id))
+        self._give_back()
 
     async def execute(
         self,
@@ -329,28 +305,12 @@ class AsyncLease:
         InvalidRequest
             The lease is not held.
         """
-        if self.worker_id is None or self._request is None or self._driver is None:
-            raise InvalidRequest(
-                "this lease is not held: use it within `async with pool.checkout()`"
-            )
+        self._check_held("async with")
         driver = self._driver
-        first, self._fresh = self._fresh, False
-        show = guarded(on_output, _log) if on_output is not None else None
+        assert driver is not None
+        show = Guarded(on_output, self._pool.log) if on_output is not None else None
         sink = LoopSink(asyncio.get_running_loop(), show)
-        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
-        request = prepare(
-            self._pool,
-            presets,
-            sink,
-            code,
-            limits=True,
-            session_id=self._request.session_id,
-            timeout=timeout,
-            lease=self._request.id,
-            carry_context=first,
-            snapshot=True,
-            **options,
-        )
+        request = self._make_run(sink, code, show, timeout, {"snapshot": True, **options})
         driver.engine.post(lambda: driver.submit(request))
         return await _result(driver, request, sink, check=check)
 

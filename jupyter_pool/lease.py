@@ -2,64 +2,45 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from jupyter_pool.engine.calls import DEFAULT, guarded
-from jupyter_pool.engine.face import PoolFace, prepare
-from jupyter_pool.engine.request import Mailbox, Request
+from jupyter_pool.engine.calls import DEFAULT, Guarded
+from jupyter_pool.engine.holding import Holding
+from jupyter_pool.engine.request import Mailbox
 from jupyter_pool.engine.settle import settle
 from jupyter_pool.engine.waiting import OnOutput, run
-from jupyter_pool.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from jupyter_pool.results import ExecutionResult
 
 __all__ = ["Lease"]
 
-_log = logging.getLogger("jupyter_pool")
 
+class Lease(Holding):
+    """An exclusive hold on one worker, from ``with`` to its end.
 
-class Lease:
-    """An exclusive hold on one worker, from ``with`` to its end."""
-
-    def __init__(
-        self, pool: PoolFace, presets: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> None:
-        self._pool = pool
-        self._presets = presets
-        self._options = options
-        self._request: Request | None = None
-        self._fresh = True
-        #: The id of the worker that is held; None before and after.
-        self.worker_id: int | None = None
+    The worker is reset when it is returned, however the block ends. A lease that is forgotten
+    instead is returned when it is garbage-collected, with a ResourceWarning that shows where it was
+    borrowed.
+    """
 
     def __enter__(self) -> Lease:
         pool = self._pool
         mailbox = Mailbox()  # a new one each time: the last lease's end may be in the old one
-        request = prepare(
-            pool,
-            self._presets,
-            mailbox,
-            "",
-            limits=True,
-            is_lease=True,
-            carry_context=False,
-            **{**self._options, "timeout": None},
-        )
-        self._request, self._fresh = request, True
+        request = self._make_hold(mailbox)
+        driver = pool.running()
         try:
-            pool.tell(lambda driver: driver.submit(request))
+            driver.engine.post(lambda: driver.submit(request))
             item = mailbox.get(None)
             assert item is not None
             kind, value = item
             if kind == "finish":
                 settle(value)
-            self.worker_id = request.worker_id
+            self._take(driver, request)
         except BaseException:
-            pool.order_cancel(request.id)
+            self._give_up(driver, request)
             raise
         return self
 
@@ -69,11 +50,7 @@ class Lease:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        request, self.worker_id = self._request, None
-        if request is not None:
-            driver = self._pool._driver
-            assert driver is not None
-            driver.engine.post(lambda: driver.return_lease(request.id))
+        self._give_back()
 
     def execute(
         self,
@@ -94,26 +71,14 @@ class Lease:
         InvalidRequest
             The lease is not held.
         """
-        if self.worker_id is None or self._request is None:
-            raise InvalidRequest("this lease is not held: use it within `with pool.checkout()`")
-        first, self._fresh = self._fresh, False
-        show = guarded(on_output, _log) if on_output is not None else None
+        self._check_held("with")
+        show = Guarded(on_output, self._pool.log) if on_output is not None else None
         mailbox = Mailbox(wants_output=show is not None)
-        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
-        request = prepare(
-            self._pool,
-            presets,
-            mailbox,
-            code,
-            limits=True,
-            inputs=inputs,
-            outputs=outputs,
-            session_id=self._request.session_id,
-            timeout=timeout,
-            seed=seed,
-            execution_count=execution_count,
-            lease=self._request.id,
-            # Where the caller is holds for the beginning; after that the lease's own code decides.
-            carry_context=first,
-        )
+        options = {
+            "inputs": inputs,
+            "outputs": outputs,
+            "seed": seed,
+            "execution_count": execution_count,
+        }
+        request = self._make_run(mailbox, code, show, timeout, options)
         return settle(run(self._pool, request, mailbox, show, None), check=check)

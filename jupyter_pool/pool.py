@@ -6,7 +6,6 @@ made readable in the caller's thread again. How a caller waits is all that the t
 
 from __future__ import annotations
 
-import logging
 import queue
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from jupyter_pool.engine.calls import DEFAULT, check_presets, guarded
+from jupyter_pool.engine.calls import DEFAULT, Guarded, check_presets
 from jupyter_pool.engine.driver import Driver
 from jupyter_pool.engine.face import SETTLE_SLACK, PoolFace, prepare
 from jupyter_pool.engine.futures import FutureSink, PoolFuture, StreamingFutureSink
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from jupyter_pool.results import ExecutionResult, WaitInfo
 
 __all__ = ["KernelPool", "Lease", "PoolView", "get_pool", "list_pools"]
-
-_log = logging.getLogger("jupyter_pool")
 
 
 class _Requests:
@@ -118,7 +115,7 @@ class _Requests:
         pool = self._pool
         on_output = self._preset("on_output", on_output, None)
         check = self._preset("check", check, True)
-        show = guarded(on_output, _log) if on_output is not None else None
+        show = Guarded(on_output, pool.log) if on_output is not None else None
         mailbox = Mailbox(wants_output=show is not None)
         request = prepare(
             pool,
@@ -126,6 +123,7 @@ class _Requests:
             mailbox,
             code,
             limits=True,
+            show=show,
             inputs=inputs,
             outputs=outputs,
             session_id=session_id,
@@ -166,14 +164,13 @@ class _Requests:
         """
         pool = self._pool
         on_output = self._preset("on_output", on_output, None)
+        show = Guarded(on_output, pool.log) if on_output is not None else None
         finish = partial(settle, check=self._preset("check", check, True))
         future = PoolFuture(pool.running().cancel_soon)
         sink = (
             FutureSink(future, finish, pool.callbacks)
-            if on_output is None
-            else StreamingFutureSink(
-                future, finish, pool.callbacks, guarded(on_output, _log), pool.streaming
-            )
+            if show is None
+            else StreamingFutureSink(future, finish, pool.callbacks, show, pool.streaming)
         )
         request = prepare(
             pool,
@@ -181,6 +178,7 @@ class _Requests:
             sink,
             code,
             limits=False,
+            show=show,
             inputs=inputs,
             outputs=outputs,
             session_id=session_id,

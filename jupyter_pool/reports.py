@@ -219,6 +219,9 @@ class PoolStats(_Report):
     workers_lost, workers_killed, workers_recycled
         How many ended by themselves, were killed by the pool, were replaced on
         purpose, by cause.
+    memory
+        Resident bytes of each worker by its id, where they can be measured. What workers share with
+        one another counts in each.
     """
 
     name: str
@@ -234,6 +237,7 @@ class PoolStats(_Report):
     workers_lost: dict[str, int] = field(default_factory=dict)
     workers_killed: dict[str, int] = field(default_factory=dict)
     workers_recycled: dict[str, int] = field(default_factory=dict)
+    memory: dict[int, int] = field(default_factory=dict)
 
     def _title(self) -> str:
         return f"Pool {self.name}: statistics"
@@ -249,6 +253,7 @@ class PoolStats(_Report):
             ("workers lost", self.workers_lost),
             ("workers killed", self.workers_killed),
             ("workers recycled", self.workers_recycled),
+            ("memory", {f"worker {who}": _reprs.size(size) for who, size in self.memory.items()}),
         ]
 
     def _tables(self) -> list[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:

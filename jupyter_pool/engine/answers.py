@@ -50,9 +50,7 @@ def workers(driver: Driver) -> tuple[WorkerInfo, ...]:
     found = []
     for worker_id, record in sorted(driver.core.workers.items()):
         link = driver.links.get(worker_id)
-        request = driver.requests.get(
-            str(record.lease_id if record.request_id is None else record.request_id)
-        )
+        request = driver.holder(worker_id)
         found.append(
             WorkerInfo(
                 id=worker_id,
@@ -92,8 +90,8 @@ def status(driver: Driver) -> PoolStatus:
     )
 
 
-def stats(driver: Driver, *, pop: bool = False) -> PoolStats:
-    """The counters; with `pop` they begin anew."""
+def stats(driver: Driver, *, pop: bool = False) -> tuple[PoolStats, dict[int, int | None]]:
+    """The counters, and the workers' process ids; with `pop` the counters begin anew."""
     counters = driver.accounting
     uptime = 0.0
     if counters.started_at is not None:
@@ -115,7 +113,7 @@ def stats(driver: Driver, *, pop: bool = False) -> PoolStats:
     )
     if pop:
         counters.reset()
-    return stats
+    return stats, {worker_id: link.pid for worker_id, link in sorted(driver.links.items())}
 
 
 def sessions(driver: Driver) -> dict[str, SessionInfo]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.config import PoolConfig, parse_time
 from jupyter_pool.errors import InvalidRequest
 from jupyter_pool.serialize import check_names, pack
 
+from .log import PoolLog
 from .request import Event, Request, Sink
 
 if TYPE_CHECKING:
@@ -150,21 +151,25 @@ def make_request(
     )
 
 
-def guarded(on_output: Callable[[Event], None], log: logging.Logger) -> Callable[[Event], None]:
-    """The callback, with its exceptions logged: they harm nobody but their own output.
+class Guarded:
+    """A user's `on_output`, whose exceptions are logged: they harm nobody but its own output.
 
     Raises
     ------
     InvalidRequest
         It cannot be called.
     """
-    if not callable(on_output):
-        raise InvalidRequest(f"on_output={on_output!r} is not possible: it takes a function")
 
-    def call(event: Event) -> None:
+    def __init__(self, on_output: object, log: PoolLog) -> None:
+        if not callable(on_output):
+            raise InvalidRequest(f"on_output={on_output!r} is not possible: it takes a function")
+        self._call = on_output
+        self._log = log
+        #: Whose outputs it sees.
+        self.request: Request | None = None
+
+    def __call__(self, event: Event) -> None:
         try:
-            on_output(event)
-        except Exception:
-            log.exception("exception in on_output")
-
-    return call
+            self._call(event)
+        except Exception:  # noqa: BLE001 - users' code: told, and survived
+            self._log(logging.ERROR, "exception in on_output", request=self.request, exc_info=True)

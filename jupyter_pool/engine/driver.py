@@ -64,6 +64,7 @@ from .accounting import Accounting
 from .answers import busy_workers
 from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
+from .log import PoolLog
 from .memory import OomWatch
 from .request import Completion, Request
 from .settle import start_error, succeeded
@@ -71,8 +72,6 @@ from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     from .loop import Engine
-
-_log = logging.getLogger("jupyter_pool")
 
 #: How long the last words of a dead worker may still be on their way, in seconds.
 LAST_WORDS = 0.01
@@ -109,6 +108,7 @@ class Driver:
             self.engine = engine
             self.launcher = engine.launcher
         self.name = name
+        self.log = PoolLog(name)
         self.serial = next(_serials)
         self.config = config
         self.foreign = config.kernel_name is not None
@@ -151,7 +151,10 @@ class Driver:
         def heal(report: HealthReport) -> None:
             for verdict in report.workers:
                 if verdict.status != "healthy":
-                    _log.warning("pool %s: worker %d %s", self.name, verdict[0], verdict.reason)
+                    worker_id, _, reason = verdict
+                    self.log(
+                        logging.WARNING, "worker %d %s", worker_id, reason, worker_id=worker_id
+                    )
                     self.feed(WorkerUnresponsive(verdict.worker_id))
             self.engine.after(interval, self.watch_health)
 
@@ -161,7 +164,8 @@ class Driver:
         try:
             _CARRY_OUT[type(command)](self, command)
         except Exception as error:  # noqa: BLE001 - the other commands must not be lost with it
-            _log.exception("pool %s: cannot carry out %s", self.name, type(command).__name__)
+            name = type(command).__name__
+            self.log(logging.ERROR, "cannot carry out %s", name, exc_info=True)
             if isinstance(command, Dispatch | Reset | Interrupt):
                 self._pending.append(
                     ProtocolViolation(command.worker_id, f"nothing: it cannot be reached ({error})")
@@ -182,6 +186,7 @@ class Driver:
     def submit(self, request: Request) -> None:
         """Take in a request; its sink gets exactly one end, whatever happens."""
         self.requests[request.id] = request
+        self.log(logging.DEBUG, "request queued", request=request)
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
         if request.session_id is not None and not request.is_lease:
@@ -241,6 +246,7 @@ class Driver:
         request = self.requests[str(command.request_id)]
         request.worker_id = command.worker_id
         request.attempt = command.attempt
+        self.log(logging.DEBUG, "request goes to worker %d", command.worker_id, request=request)
         if not request.is_lease:
             self.links[command.worker_id].run(request)
         if request.first_dispatched is None:
@@ -273,7 +279,29 @@ class Driver:
             self._facts(command),
         )
         self._count(completion)
+        self._log_end(completion)
         request.sink.finish(completion)
+
+    def _log_end(self, completion: Completion) -> None:
+        request, outcome = completion.request, completion.outcome
+        lost = request.is_lease and request.first_dispatched is not None
+        if lost and outcome is Outcome.CANCELLED and request.borrower:
+            self.log(
+                logging.WARNING,
+                "worker %s was taken back from a lease. Borrowed at (most recent call last):",
+                request.worker_id,
+                request=request,
+                stack=request.borrower.stack(),
+            )
+        self.log(logging.DEBUG, "request ended: %s", outcome.value, request=request)
+
+    def holder(self, worker_id: int) -> Request | None:
+        """The request or lease that has a worker."""
+        record = self.core.workers.get(worker_id)
+        if record is None:
+            return None
+        held = record.lease_id if record.request_id is None else record.request_id
+        return self.requests.get(str(held))
 
     def _unfinished_flight(self, worker_id: int, request: Request) -> Flight | None:
         """What a request that ended without an answer had put out."""
@@ -307,11 +335,19 @@ class Driver:
             "queued": self.core.queue_length,
             "busy": busy_workers(self),
         }
+        if command.outcome is Outcome.CHECKOUT_TIMEOUT:
+            facts["leases"] = self._leases()
         if command.outcome is Outcome.START_FAILED:
             facts["start_timeout"] = self.config.start_timeout
         if command.outcome is Outcome.WORKER_DIED and self._oom.happened():
             facts["out_of_memory"] = True
         return facts
+
+    def _leases(self) -> list[str]:
+        """Where the leases were taken that hold workers now."""
+        ids = [record.lease_id for record in self.core.workers.values()]
+        holders = [self.requests.get(str(lease)) for lease in ids if lease is not None]
+        return [str(holder.borrower) for holder in holders if holder and holder.borrower]
 
     def _count(self, completion: Completion) -> None:
         request = completion.request
@@ -380,8 +416,14 @@ class Driver:
             exitcode, signal = describe_exit(exited.status)
             cause = signal or ("unknown" if exitcode is None else f"exit code {exitcode}")
             self.accounting.lost[cause] += 1
-            _log.warning(
-                "pool %s: worker %d (pid %s) died: %s", self.name, worker_id, link.pid, cause
+            self.log(
+                logging.WARNING,
+                "worker %d (pid %s) died: %s",
+                worker_id,
+                link.pid,
+                cause,
+                worker_id=worker_id,
+                request=self.holder(worker_id),
             )
             self.feed(WorkerDied(worker_id, exited))
         link.close()
@@ -390,11 +432,12 @@ class Driver:
     def _note_start_failure(self, link: Link, exited: Exited, timed_out: bool) -> None:
         self.accounting.lost["start timed out" if timed_out else "failed to start"] += 1
         last = exited.stderr.strip().splitlines()[-1:]
-        _log.warning(
-            "pool %s: worker %d did not start: %s",
-            self.name,
+        self.log(
+            logging.WARNING,
+            "worker %d did not start: %s",
             link.worker_id,
             link.refusal or exited.error or (last[0] if last else f"exit status {exited.status}"),
+            worker_id=link.worker_id,
         )
 
     def start_refused(self, link: Link, content: dict[str, Any]) -> None:
@@ -408,7 +451,7 @@ class Driver:
     def _note_recycle(self, worker_id: int, cause: str) -> None:
         # Said once; after that it is counted.
         level = logging.DEBUG if cause in self.accounting.recycled else logging.INFO
-        _log.log(level, "pool %s: worker %d is recycled: %s", self.name, worker_id, cause)
+        self.log(level, "worker %d is recycled: %s", worker_id, cause, worker_id=worker_id)
         self.accounting.recycled[cause] += 1
 
     def _stop_worker(self, command: StopWorker) -> None:
@@ -432,11 +475,11 @@ class Driver:
 
     def _degraded(self, command: Degraded) -> None:
         self.degraded_by = command.reason
-        _log.error("pool %s is degraded: its workers keep failing to start", self.name)
+        self.log(logging.ERROR, "degraded: its workers keep failing to start")
 
     def _recovered(self, command: Recovered) -> None:
         self.degraded_by = None
-        _log.info("pool %s has recovered", self.name)
+        self.log(logging.INFO, "recovered")
 
     def _closed(self, command: Closed) -> None:
         self.engine.remove(self)

@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,19 @@ from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits
-from .calls import DEFAULT, make_request
+from .calls import DEFAULT, Guarded, make_request
 from .driver import Driver
 from .futures import CallbackThread
 from .health import HEALTH_TIMEOUT
+from .log import PoolLog
 from .loop import Engine
+from .memory import resident
 from .registry import register, unregister
 
 if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo
 
     from .request import Request, Sink
-
-_log = logging.getLogger("jupyter_pool")
 
 #: How much longer than the interrupt's grace a cancelled request or a forced close may take,
 #: in seconds: the worker is killed, its last words read, its session searched.
@@ -46,6 +47,7 @@ class PoolFace:
         check_kernel_name(self.config.kernel_name)
         #: The name by which `get_pool` finds it.
         self.name: str = register(self, self.config.name)
+        self.log = PoolLog(self.name)
         self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
         #: The threads on which `on_output` of submitted code is called.
         self.streaming: set[CallbackThread] = set()
@@ -118,7 +120,7 @@ class PoolFace:
         """The last worker is gone; the last pool's engine goes too."""
         exits.forget(self)
         if not driver.closed.is_set():
-            _log.error("pool %s could not be closed in time: %r", self.name, driver.core)
+            self.log(logging.ERROR, "could not be closed in time: %r", driver.core)
         for thread in list(self.streaming):
             thread.close(SETTLE_SLACK)
         self.callbacks.close(SETTLE_SLACK)
@@ -139,11 +141,15 @@ class PoolFace:
 
     def read_status(self) -> PoolStatus:
         status: PoolStatus = self.ask(answers.status)
-        return status
+        # Measured here, in the caller's thread: reading /proc is not for the I/O thread.
+        workers = [replace(worker, memory=resident(worker.pid)) for worker in status.workers]
+        return replace(status, workers=tuple(workers))
 
     def read_stats(self, *, pop: bool = False) -> PoolStats:
-        stats: PoolStats = self.ask(partial(answers.stats, pop=pop))
-        return stats
+        stats, pids = self.ask(partial(answers.stats, pop=pop))
+        memory = {worker_id: resident(pid) for worker_id, pid in pids.items()}
+        found: PoolStats = replace(stats, memory={k: v for k, v in memory.items() if v is not None})
+        return found
 
     def begin_health_check(self, answer: Callable[[HealthReport], None]) -> None:
         """Probe the idle workers; `answer` is called on the I/O thread."""
@@ -190,11 +196,18 @@ class PoolFace:
 
 
 def prepare(
-    pool: PoolFace, presets: Mapping[str, Any], sink: Sink, code: str, *, limits: bool, **given: Any
+    pool: PoolFace,
+    presets: Mapping[str, Any],
+    sink: Sink,
+    code: str,
+    *,
+    limits: bool,
+    show: Guarded | None = None,
+    **given: Any,
 ) -> Request:
     """One request from the call's own options, the view's presets and the configuration.
 
-    `limits`: whether the configured timeouts hold where none is given.
+    `limits`: whether the configured timeouts hold where none is given. `show`: who sees its outputs.
     """
     driver = pool.running()
     options = {name: value for name, value in given.items() if value is not DEFAULT}
@@ -205,11 +218,14 @@ def prepare(
         options.setdefault("timeout", pool.config.operation_timeout)
         options.setdefault("checkout_timeout", pool.config.checkout_timeout)
     try:
-        return make_request(driver, sink, code, **options)
+        request = make_request(driver, sink, code, **options)
     except PoolError as error:
         where = {"pool": pool.name, "session_id": options.get("session_id")}
         error.context = {**where, **error.context}
         raise
+    if show is not None:
+        show.request = request
+    return request
 
 
 def _uninterrupted(call: Callable[[], None]) -> None:

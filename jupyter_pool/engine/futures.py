@@ -7,16 +7,14 @@ where waiting for another future cannot wait for oneself.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from .log import LOGGER
 from .request import Completion, Event
-
-_log = logging.getLogger("jupyter_pool")
 
 
 class CallbackThread:
@@ -41,7 +39,7 @@ class CallbackThread:
             try:
                 call()
             except Exception:  # noqa: BLE001 - users' code: told, and survived
-                _log.exception("exception in a callback")
+                LOGGER.exception("exception in a callback")
 
     def close(self, timeout: float | None = None) -> None:
         """Run what was handed in, then end."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import math
 import os
 import secrets
@@ -33,6 +32,7 @@ from jupyter_pool.errors import PoolNotAvailable
 from jupyter_pool.provisioning.launcher import MAX_IPC_PATH, Launcher
 
 from . import wire
+from .log import LOGGER
 from .sockets import Channels, receive
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from .link import Link
 
 _T = TypeVar("_T")
-_log = logging.getLogger("jupyter_pool")
 
 #: How many messages of one socket are handled before the others get their turn.
 _BATCH = 200
@@ -190,7 +189,7 @@ class Engine:
             while self._drivers:
                 self._turn()
         except BaseException:
-            _log.critical("the I/O thread of jupyter_pool failed", exc_info=True)
+            LOGGER.critical("the I/O thread of jupyter_pool failed", exc_info=True)
             for driver in self._drivers:
                 _guarded(driver.abort)
             raise
@@ -264,7 +263,7 @@ def _guarded(call: Callable[[], Any]) -> None:
     try:
         call()
     except Exception:  # noqa: BLE001 - see the docstring
-        _log.exception("unexpected error on the I/O thread")
+        LOGGER.exception("unexpected error on the I/O thread")
 
 
 def _wake_pair() -> tuple[int, int]:

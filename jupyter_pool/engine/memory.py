@@ -1,10 +1,22 @@
-"""Did the system kill somebody for lack of memory?"""
+"""How much memory workers use, and whether the system killed somebody for lack of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def resident(pid: int | None) -> int | None:
+    """The bytes of memory that a process of this machine has; None if that cannot be told."""
+    if pid is None:
+        return None
+    import psutil  # late: importing the package stays cheap
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
 
 
 class OomWatch:

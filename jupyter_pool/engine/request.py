@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jupyter_pool.core import Outcome
     from jupyter_pool.outputs import OutputCollector
 
+    from .holding import Borrower
     from .wire import Buffer, Message
 
 Event = dict[str, Any]
@@ -63,6 +64,8 @@ class Request:
     context: dict[str, Any] = field(default_factory=dict)
     is_lease: bool = False
     lease: str | None = None
+    #: Of a lease: who took it.
+    borrower: Borrower | None = None
     created: float = field(default_factory=time.monotonic)
     first_dispatched: float | None = None
     attempt: int = 1

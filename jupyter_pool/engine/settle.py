@@ -152,6 +152,13 @@ def _done(completion: Completion, context: dict[str, Any]) -> PoolError | None:
     if reply is None:  # a lease that was returned
         return None
     ours = reply.metadata.get("jupyter_pool", {})
+    if ours.get("failed"):
+        return PoolError(
+            f"the kernel of worker {completion.request.worker_id} failed: {ours['failed']}\n"
+            "  It is replaced; your process and the other workers are unaffected.\n"
+            "  Either the code took the kernel apart, or this is a bug of jupyter_pool.",
+            context=context,
+        )
     if ours.get("bad_inputs"):
         return SerializationError(
             f"the inputs could not be rebuilt in the worker: {ours['bad_inputs']}\n"
@@ -196,9 +203,13 @@ def _missing(names: list[str], context: dict[str, Any]) -> PoolError:
 def _checkout_timeout(completion: Completion, context: dict[str, Any]) -> PoolError:
     request = completion.request
     busy, ahead = context.get("busy", 0), context.get("queued", 0)
+    leases = context["leases"]
+    held = "".join(f"\n  One is held by a lease: {where}" for where in leases[:4])
+    if len(leases) > 4:
+        held += f"\n  and {len(leases) - 4} others too"
     return CheckoutTimeout(
         f"no worker became free within {_seconds(request.checkout_timeout)} "
-        f"(pool {completion.pool!r}: {busy} busy, {ahead} others waiting)\n"
+        f"(pool {completion.pool!r}: {busy} busy, {ahead} others waiting){held}\n"
         "  The code did not run.\n"
         "  Next: a longer checkout_timeout, or more workers: pool.resize(size=…) or overflow=…",
         context=context,

@@ -170,7 +170,11 @@ class PoolKernel(IPythonKernel):
                 GATE.close()
                 self.log.exception("Error while serving a request")
                 if not self._replied:
-                    report = {"v": VERSION, "recycle": f"the kernel failed: {error!r}"}
+                    report = {
+                        "v": VERSION,
+                        "failed": repr(error),
+                        "recycle": f"the kernel failed: {error!r}",
+                    }
                     content = _describe_error(error, [])
                     self._reply(stream, message, idents, content, {KEY: report}, [])
             finally:

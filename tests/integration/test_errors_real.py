@@ -537,3 +537,19 @@ def test_an_interrupt_is_raised_again_and_the_worker_kept(pool: KernelPool) -> N
     with pytest.raises(KeyboardInterrupt):
         pool.execute("print('on', flush=True)\nwhile True: pass", on_output=strike)
     assert pid(pool) == before
+
+
+# --- system_error -------------------------------------------------------------------------------
+
+
+def test_unexpected_error(pool: KernelPool) -> None:
+    before = pid(pool)
+    with pytest.raises(PoolError) as caught:
+        pool.execute("print('so far')\nget_ipython().kernel.shell = None", session_id="s")
+    error = check_shape(caught.value, PoolError, "system_error", "unexpected_error")
+    assert error.message.startswith("the kernel of worker ")
+    assert "AttributeError" in error.message
+    assert "It is replaced" in error.message
+    assert error.result.stdout == "so far\n"
+    assert pid(pool) != before
+    assert pool.sessions["s"].failures >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from jupyter_pool import (
+    AsyncKernelPool,
     Cancelled,
     CheckoutTimeout,
     ExecutionError,
@@ -282,3 +284,79 @@ def test_many_short_leases_in_many_threads(two: KernelPool) -> None:
         thread.join(DEADLINE)
     assert sorted(found) == sorted(f"{n}={n}" for n in range(5) for _ in range(5))
     assert {worker.state for worker in two.get_status().workers} <= {"idle", "resetting"}
+
+
+# --- forgotten ----------------------------------------------------------------------------------
+
+
+def forget(pool: KernelPool) -> int:
+    worker = borrow(pool)
+    gc.collect()
+    return worker
+
+
+def borrow(pool: KernelPool) -> int:
+    lease = pool.checkout(session_id="forgetful").__enter__()
+    lease.execute("x = 1")
+    assert lease.worker_id is not None
+    return lease.worker_id
+
+
+def test_a_forgotten_lease_is_taken_back_and_its_borrower_named(
+    pool: KernelPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = pid(pool)
+    with pytest.warns(ResourceWarning, match="a lease was never given back") as caught:
+        worker = forget(pool)
+    # The innermost frame of the borrower, its line of code, and who called it.
+    text = str(caught[0].message)
+    assert "in borrow\n" in text
+    assert 'pool.checkout(session_id="forgetful").__enter__()' in text
+    assert "in test_a_forgotten_lease_is_taken_back" in text
+    assert "jupyter_pool/" not in text
+    record = next(r for r in caplog.records if "never given back" in r.message)
+    assert (record.worker_id, record.session_id) == (worker, "forgetful")  # type: ignore[attr-defined]
+    # It serves others again, as new.
+    assert value(pool.execute("'x' in globals()", checkout_timeout=DEADLINE)) == "False"
+    assert pid(pool) == before
+
+
+async def test_a_forgotten_async_lease_is_taken_back_and_its_borrower_named() -> None:
+    async def forget(pool: AsyncKernelPool) -> None:
+        lease = await pool.checkout().__aenter__()
+        await lease.execute("x = 1")
+        del lease
+        gc.collect()
+
+    async with AsyncKernelPool(1) as pool:
+        with pytest.warns(ResourceWarning, match="(?s)never given back.*in forget\n"):
+            await forget(pool)
+        assert value(await pool.execute("'x' in globals()", checkout_timeout=DEADLINE)) == "False"
+
+
+def test_who_holds_the_workers_is_told_to_whom_waits_in_vain(pool: KernelPool) -> None:
+    with pool.checkout(), pytest.raises(CheckoutTimeout) as caught:
+        pool.execute("1", checkout_timeout=0)
+    (where,) = caught.value.context["leases"]
+    assert where.startswith(f"{__file__}:")
+    assert where.endswith(" in test_who_holds_the_workers_is_told_to_whom_waits_in_vain")
+    assert f"One is held by a lease: {where}" in str(caught.value)
+
+
+def test_a_lease_is_entered_once_at_a_time(pool: KernelPool) -> None:
+    lease = pool.checkout()
+    with lease, pytest.raises(InvalidRequest, match="held already"), lease:
+        raise AssertionError("entered twice")
+    with lease as worker:  # but again, once it was given back
+        assert value(worker.execute("1")) == "1"
+
+
+def test_a_pool_that_closes_over_a_lease_says_who_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    pool = KernelPool(1)
+    with pool.checkout() as worker:
+        worker.execute("1")
+        pool.close(timeout=0)
+        with pytest.raises((Cancelled, PoolNotAvailable)):
+            worker.execute("2")
+    record = next(r for r in caplog.records if "taken back from a lease" in r.message)
+    assert "in test_a_pool_that_closes_over_a_lease_says_who_has_it" in record.message

@@ -405,3 +405,18 @@ def test_a_worker_that_does_not_answer_is_found_and_named(pool: KernelPool) -> N
     assert verdicts.pop(worker_id) == "unhealthy"
     assert set(verdicts.values()) == {"healthy"}
     assert pool.health_check().status == "healthy"
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def test_the_memory_of_each_worker_is_in_status_and_stats(pool: KernelPool) -> None:
+    with pool.checkout() as worker:
+        worker.execute("kept = bytearray(100_000_000); kept[::4096] = bytes([1]) * 24415")
+        sizes = {info.id: info.memory or 0 for info in pool.get_status().workers}
+        stats = pool.get_stats().memory
+        (other,) = set(sizes) - {worker.worker_id}
+        assert set(stats) == set(sizes)
+        for memory in (sizes, stats):
+            assert memory[worker.worker_id or 0] > 100_000_000
+            assert 10_000_000 < memory[other] < 100_000_000
