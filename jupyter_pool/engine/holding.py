@@ -46,17 +46,28 @@ class Borrower:
 
     def stack(self) -> str:
         """As in a traceback: the most recent call last."""
-        calls = [
-            traceback.FrameSummary(code.co_filename, line or 0, code.co_name)
-            for code, line in reversed(self._calls)
-        ]
-        return "".join(traceback.format_list(calls)).rstrip()
+        text = []
+        for code, line in reversed(self._calls):
+            name = code.co_filename
+            (call,) = traceback.format_list([traceback.FrameSummary(name, line or 0, code.co_name)])
+            if cell := _name_of_cell(name):
+                call = call.replace(f'File "{name}"', cell)
+            text.append(call)
+        return "".join(text).rstrip()
 
     def __str__(self) -> str:
         if not self._calls:
             return "unknown"
         code, line = self._calls[0]
-        return f"{code.co_filename}:{line} in {code.co_name}"
+        cell = _name_of_cell(code.co_filename)
+        return f"{cell}, line {line}" if cell else f"{code.co_filename}:{line} in {code.co_name}"
+
+
+def _name_of_cell(filename: str) -> str | None:
+    """``Cell In[3]``, if the code is a cell of the notebook that we run in."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    name = shell.compile.format_code_name(filename) if shell is not None else None
+    return " ".join(name) if name else None
 
 
 class Holding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -203,10 +204,10 @@ def _missing(names: list[str], context: dict[str, Any]) -> PoolError:
 def _checkout_timeout(completion: Completion, context: dict[str, Any]) -> PoolError:
     request = completion.request
     busy, ahead = context.get("busy", 0), context.get("queued", 0)
-    leases = context["leases"]
-    held = "".join(f"\n  One is held by a lease: {where}" for where in leases[:4])
-    if len(leases) > 4:
-        held += f"\n  and {len(leases) - 4} others too"
+    held = "".join(
+        f"\n  {number} held by a lease: {where}"
+        for where, number in Counter(context["leases"]).most_common(4)
+    )
     return CheckoutTimeout(
         f"no worker became free within {_seconds(request.checkout_timeout)} "
         f"(pool {completion.pool!r}: {busy} busy, {ahead} others waiting){held}\n"

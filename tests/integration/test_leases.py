@@ -340,7 +340,7 @@ def test_who_holds_the_workers_is_told_to_whom_waits_in_vain(pool: KernelPool) -
     (where,) = caught.value.context["leases"]
     assert where.startswith(f"{__file__}:")
     assert where.endswith(" in test_who_holds_the_workers_is_told_to_whom_waits_in_vain")
-    assert f"One is held by a lease: {where}" in str(caught.value)
+    assert f"1 held by a lease: {where}" in str(caught.value)
 
 
 def test_a_lease_is_entered_once_at_a_time(pool: KernelPool) -> None:
