@@ -107,12 +107,6 @@ class Link:
         metadata = None if self.foreign else {"jupyter_pool": self.driver.baseline()}
         self._execute(self.flight.message_id, "", metadata, silent=True)
 
-    def _proved(self) -> None:
-        if self.info_seen:
-            self.ready = True
-            self.flight = None
-            self.tell(WorkerReady(self.worker_id))
-
     # -- sending -----------------------------------------------------------------------------
 
     def _send(
@@ -238,8 +232,9 @@ class Link:
             answered = self._pings.pop(message.parent_id, None)
             if answered is not None:
                 answered(self.worker_id)
-            if self.flight is not None and self.flight.idle and not self.ready:
-                self._proved()
+            probe = self.flight
+            if not self.ready and probe is not None and probe.idle and probe.reply is not None:
+                self._landed(probe)
             return
         flight = self.flight
         if flight is None or message.parent_id != flight.message_id:
@@ -308,18 +303,13 @@ class Link:
 
     def _landed(self, flight: Flight, recycle: str | None = None) -> None:
         """Reply and idle status are there."""
-        self.engine.forget(flight.message_id)
         reply = flight.reply
         assert reply is not None
         if not self.ready:
-            if reply.content.get("status") == "ok":
-                fd = (reply.metadata.get("jupyter_pool") or {}).get("stderr_fd")
-                if fd is not None and self.process is not None:
-                    self.process.tap(fd)
-                self._proved()
-            else:
-                self.driver.start_refused(self, reply.content)
+            if self.info_seen:
+                self._probed(flight, reply)
             return
+        self.engine.forget(flight.message_id)
         ours = reply.metadata.get("jupyter_pool") or {}
         recycle = recycle or ours.get("recycle")
         self.flight = None
@@ -330,6 +320,19 @@ class Link:
                 self.tell(InterruptDelivered(self.worker_id))  # nothing was left to interrupt
             self.driver.landed(flight)
             self.tell(RequestDone(self.worker_id, flight.request.id, recycle))
+
+    def _probed(self, probe: Flight, reply: wire.Message) -> None:
+        """It has executed something, and said who it is."""
+        self.engine.forget(probe.message_id)
+        self.flight = None
+        if reply.content.get("status") != "ok":
+            self.driver.start_refused(self, reply.content)
+            return
+        fd = (reply.metadata.get("jupyter_pool") or {}).get("stderr_fd")
+        if fd is not None and self.process is not None:
+            self.process.tap(fd)
+        self.ready = True
+        self.tell(WorkerReady(self.worker_id))
 
     # -- going down --------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ def test_a_death_that_struck_nobody_says_so(
     pool: KernelPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     process = pid(pool)
+    pool.pop_stats()
     os.kill(process, signal.SIGKILL)
     eventually(lambda: pool.get_stats().workers_lost)
     record = find(caplog, f"(pid {process}) died")
