@@ -54,6 +54,7 @@ class _AsyncRequests:
         check: bool = DEFAULT,
         retries: int = DEFAULT,
         isolation: str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         seed: int | None = DEFAULT,
         execution_count: int | None = None,
     ) -> ExecutionResult:
@@ -73,6 +74,7 @@ class _AsyncRequests:
             checkout_timeout=checkout_timeout,
             retries=retries,
             isolation=isolation,
+            output_limit=output_limit,
             seed=seed,
             execution_count=execution_count,
         )
@@ -318,6 +320,7 @@ class AsyncLease:
         code: str,
         *,
         timeout: float | str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         on_output: OnOutput | None = None,
         check: bool = True,
         **options: Any,
@@ -337,7 +340,11 @@ class AsyncLease:
         first, self._fresh = self._fresh, False
         show = guarded(on_output, _log) if on_output is not None else None
         sink = LoopSink(asyncio.get_running_loop(), show)
-        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
+        presets = {
+            name: self._presets[name]
+            for name in ("timeout", "output_limit")
+            if name in self._presets
+        }
         request = prepare(
             self._pool,
             presets,
@@ -346,6 +353,7 @@ class AsyncLease:
             limits=True,
             session_id=self._request.session_id,
             timeout=timeout,
+            output_limit=output_limit,
             lease=self._request.id,
             carry_context=first,
             snapshot=True,

@@ -82,6 +82,7 @@ class Lease:
         inputs: Mapping[str, Any] | None = None,
         outputs: Iterable[str] = (),
         timeout: float | str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         on_output: OnOutput | None = None,
         check: bool = True,
         seed: int | None = None,
@@ -99,7 +100,11 @@ class Lease:
         first, self._fresh = self._fresh, False
         show = guarded(on_output, _log) if on_output is not None else None
         mailbox = Mailbox(wants_output=show is not None)
-        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
+        presets = {
+            name: self._presets[name]
+            for name in ("timeout", "output_limit")
+            if name in self._presets
+        }
         request = prepare(
             self._pool,
             presets,
@@ -110,6 +115,7 @@ class Lease:
             outputs=outputs,
             session_id=self._request.session_id,
             timeout=timeout,
+            output_limit=output_limit,
             seed=seed,
             execution_count=execution_count,
             lease=self._request.id,

@@ -4,12 +4,20 @@ Everything goes through the notebook's own shell, as if the code had run here:
 streams through ``sys.stdout`` and ``sys.stderr`` (so that ``%%capture`` and
 output widgets catch them), displays through its display publisher, and the value
 of the last expression through its display hook, as what the magic returns.
+
+A Jupyter server drops what a kernel publishes faster than its limits allow (by
+default 1000 messages and 1 MB of text per second, counted over 3 seconds; see
+`ZMQChannelsWebsocketConnection._limit_rate` in jupyter_server 2). So in a kernel a
+flood is shown at a pace that the server lets through, and its end with it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,6 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["Relay", "WorkerValue"]
 
 Event = Mapping[str, Any]
+
+#: What may be shown within any `_WINDOW` seconds: a bit less than a server's default.
+_WINDOW, _MESSAGES, _TEXT = 3.2, 2800, 2_800_000
+#: Longer texts are shown in parts, in characters.
+_PART = 200_000
+#: What a message takes beside its content, in bytes.
+_OVERHEAD = 1000
 
 # Its model lives in the worker and is not relayed: without it a front end shows
 # an error in place of the text or HTML that comes along.
@@ -74,6 +89,7 @@ class Relay:
         # The request's own display ids, fresh each time: code that displays
         # under a fixed id must not reach into the notebook's displays.
         self._display_ids: dict[str, str] = {}
+        self._pace = Pace() if hasattr(shell, "kernel") else None
 
     def __call__(self, event: Event) -> None:
         """Show one event of `OutputCollector.add`."""
@@ -142,9 +158,10 @@ class Relay:
     def _show(self, event: Event) -> None:
         match event["output_type"]:
             case "stream":
-                stream = sys.stderr if event["name"] == "stderr" else sys.stdout
-                stream.write(event["text"])
-                stream.flush()
+                for text in self._at_a_pace(event["text"]):
+                    stream = sys.stderr if event["name"] == "stderr" else sys.stdout
+                    stream.write(text)
+                    stream.flush()
             case "display_data":
                 transient = dict(event.get("transient") or {})
                 if "display_id" in transient:
@@ -161,6 +178,16 @@ class Relay:
             case "clear_output":
                 self._shell.display_pub.clear_output(event["wait"])
 
+    def _at_a_pace(self, text: str) -> Iterator[str]:
+        """Yield the text in parts, each when it may be shown."""
+        if self._pace is None:
+            yield text
+            return
+        for start in range(0, len(text), _PART):
+            part = text[start : start + _PART]
+            self._pace.wait(len(json.dumps(part, ensure_ascii=False).encode("utf-8", "replace")))
+            yield part
+
     def _publish(
         self,
         data: Mapping[str, Any],
@@ -169,10 +196,52 @@ class Relay:
         *,
         update: bool = False,
     ) -> None:
+        if self._pace is not None:
+            self._pace.wait(0)
         # Looked up each time: %%capture puts a publisher of its own there.
         self._shell.display_pub.publish(
             _shown(data), dict(metadata), transient=dict(transient or {}), update=update
         )
+
+
+class Pace:
+    """Waits until a message may be shown.
+
+    Parameters
+    ----------
+    clock, sleep
+        Seconds that only grow, and how to let some pass.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._shown: deque[tuple[float, int]] = deque()
+        self._text = 0
+
+    def wait(self, text: int) -> None:
+        """Wait for the turn of a message with so many bytes of text; none for a display."""
+        size = text + _OVERHEAD if text else 0
+        now = self._clock()
+        # Whoever interrupts wants the end, and not all that comes before it at its pace: the
+        # server may then leave some of it out, and says so.
+        while not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            self._forget(now - _WINDOW)
+            full = len(self._shown) >= _MESSAGES or self._text + size > _TEXT
+            if not full or not self._shown:
+                break
+            self._sleep(max(0.001, self._shown[0][0] + _WINDOW - now))
+            now = self._clock()
+        self._shown.append((now, size))
+        self._text += size
+
+    def _forget(self, before: float) -> None:
+        while self._shown and self._shown[0][0] <= before:
+            self._text -= self._shown.popleft()[1]
 
 
 def _shown(data: Mapping[str, Any]) -> dict[str, Any]:
