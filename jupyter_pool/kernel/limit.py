@@ -13,8 +13,8 @@ status and the reply are no output: they always leave, but are themselves cut to
 person can read. What replaces earlier output (a progress bar, an updated display, a cleared
 cell) goes on being sent beyond the limit, ever more rarely, so that it costs little in all.
 
-Messages that show nothing by themselves, such as those of widgets, have a budget of the same
-size of their own.
+Messages that show nothing by themselves, such as those of widgets, are not counted as output.
+They have a limit of the same size of their own.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ _REPLACE_EVERY = 0.5
 #: An error's text and each line of its traceback; all of its traceback. In characters.
 _ERROR_LINE, _ERROR_MOST = 20_000, 200_000
 
+_OUTPUT = (b"stream.", b"display_data")
 _ALWAYS = (b".status", b".execute_input", b".error", b".shutdown")
 
 Frames = list[Any]
@@ -103,7 +104,10 @@ class OutputLimit:
         self._texts = {name: End() for name in ("stdout", "stderr")}
         self._displays: deque[tuple[int, int, Frames]] = deque()
         self._displays_size = 0
+        self._displays_dropped = 0
         self._updates: dict[str, tuple[int, int, Frames]] = {}
+        # Errors always leave, in their place at the end: here bounded, where somebody shows many.
+        self._errors: deque[tuple[int, int, Frames]] = deque(maxlen=10)
         self._clear: Frames | None = None
 
     # -- text ----------------------------------------------------------------------------
@@ -151,20 +155,18 @@ class OutputLimit:
         if self.limit is None:
             return True
         topic = bytes(frames[0])
-        if topic.endswith(_ALWAYS):
+        if topic.endswith(_ALWAYS) and not (self.over and topic.endswith(b".error")):
             return True
         size = sum(map(_length, frames))
         if self.passing:
             self._used += size
             return True
-        if not (topic.startswith((b"stream.", b"display_data")) or topic.endswith(b"_result")):
+        if not (topic.startswith(_OUTPUT) or topic.endswith((b".execute_result", b".error"))):
             if self._used_unseen + size <= self.limit:
                 self._used_unseen += size
                 return True
-            if b'"iopub_welcome"' in bytes(frames[frames.index(DELIM) + 2]):
-                return True  # to whoever connects now
-            self._left_out += size
-            return False
+            # Whoever connects now is welcomed in any case.
+            return b'"iopub_welcome"' in bytes(frames[frames.index(DELIM) + 2])
         if not self.over and self._used + size <= self._head:
             self._used += size
             return True
@@ -185,29 +187,31 @@ class OutputLimit:
             self._note("stderr", f"[… a display of {size_text(size)} left out: {self._why()} …]\n")
             return False
         self.over = True
+        if kind == "error":
+            self._errors.append((self._next(), size, frames))
+            return False
         if kind == "clear_output":
             self._begin_anew(frames)
             return False
         if kind == "update_display_data" and self._update(frames, start, size):
             return True
-        left_out = self._left_out
+        dropped = self._displays_dropped
         if kind != "update_display_data":
             self._keep_display(frames, size)
-        if kind != "update_display_data" or self._left_out > left_out:
+        if kind != "update_display_data" or self._displays_dropped > dropped:
             self._mark("display")
         return False
 
     def _keep_display(self, frames: Frames, size: int) -> None:
-        self._left_out += size
         if size > self._tail_size:
+            self._displays_dropped += size
             return
-        self._left_out -= size
         self._displays.append((self._next(), size, frames))
         self._displays_size += size
         while self._displays_size > self._tail_size:
             _, dropped, _ = self._displays.popleft()
             self._displays_size -= dropped
-            self._left_out += dropped
+            self._displays_dropped += dropped
 
     def _update(self, frames: Frames, start: int, size: int) -> bool:
         """Whether to send an update now; it is kept in place of an earlier one in any case."""
@@ -218,7 +222,7 @@ class OutputLimit:
         self._updates[display_id] = (self._next(), size, frames)
         while sum(size for _, size, _ in self._updates.values()) > self._tail_size:
             _, dropped, _ = self._updates.pop(next(iter(self._updates)))
-            self._left_out += dropped
+            self._displays_dropped += dropped
         return self._may_replace(size)
 
     def _begin_anew(self, clear: Frames) -> None:
@@ -276,6 +280,7 @@ class OutputLimit:
         """Send the end of the output. Returns how much was left out, 0 if all is there."""
         if self.over and not self._finished:
             self._finished = True
+            self._left_out += self._displays_dropped
             self._left_out += sum(text.dropped(self._tail_size) for text in self._texts.values())
             self._send_end()
             self._forget_end()
@@ -286,12 +291,14 @@ class OutputLimit:
         with _Passing(self):
             if self._clear is not None:
                 self._forward(self._clear)
-            if self._finished and self._left_out:
-                self._note_left_out()
+            if self._finished:
+                for name, text in self._texts.items():
+                    self._note_left_out(name, text.dropped(self._tail_size))
+                self._note_left_out("stderr", self._displays_dropped, " of displays")
             entries: list[tuple[int, str, Any]] = []
             for name, text in self._texts.items():
                 entries += [(number, name, part) for number, part in text.last(self._tail_size)]
-            for number, _, frames in (*self._displays, *self._updates.values()):
+            for number, _, frames in (*self._displays, *self._updates.values(), *self._errors):
                 entries.append((number, "", frames))
             entries.sort(key=lambda entry: entry[0])
             for name, run in groupby(entries, key=lambda entry: entry[1]):
@@ -301,11 +308,9 @@ class OutputLimit:
                     for _, _, frames in run:
                         self._forward(frames)
 
-    def _note_left_out(self) -> None:
-        text = f"[… {size_text(self._left_out)} left out: {self._why()} …]\n"
-        cut = self._marked & {"stdout", "stderr"}
-        for name in sorted(cut) or ["stderr"]:
-            self._note(name, text)
+    def _note_left_out(self, name: str, size: int, what: str = "") -> None:
+        if size:
+            self._note(name, f"[… {size_text(size)}{what} left out: {self._why()} …]\n")
 
     # -- what is too large by itself -------------------------------------------------------
 

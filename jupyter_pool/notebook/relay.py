@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from IPython.core.displaypub import CapturingDisplayPublisher
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -180,13 +182,16 @@ class Relay:
 
     def _at_a_pace(self, text: str) -> Iterator[str]:
         """Yield the text in parts, each when it may be shown."""
-        if self._pace is None:
+        if self._pace is None or self._is_captured():
             yield text
             return
         for start in range(0, len(text), _PART):
             part = text[start : start + _PART]
             self._pace.wait(len(json.dumps(part, ensure_ascii=False).encode("utf-8", "replace")))
             yield part
+
+    def _is_captured(self) -> bool:
+        return isinstance(self._shell.display_pub, CapturingDisplayPublisher)
 
     def _publish(
         self,
@@ -196,7 +201,7 @@ class Relay:
         *,
         update: bool = False,
     ) -> None:
-        if self._pace is not None:
+        if self._pace is not None and not self._is_captured():
             self._pace.wait(0)
         # Looked up each time: %%capture puts a publisher of its own there.
         self._shell.display_pub.publish(
