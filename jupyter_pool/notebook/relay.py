@@ -36,6 +36,8 @@ Event = Mapping[str, Any]
 _WINDOW, _MESSAGES, _TEXT = 3.2, 2800, 2_800_000
 #: Longer texts are shown in parts, in characters.
 _PART = 200_000
+#: After an interrupt so much of a text is shown, in characters.
+_LAST_TEXT = 64_000
 #: What a message takes beside its content, in bytes.
 _OVERHEAD = 1000
 
@@ -91,6 +93,9 @@ class Relay:
         # The request's own display ids, fresh each time: code that displays
         # under a fixed id must not reach into the notebook's displays.
         self._display_ids: dict[str, str] = {}
+        #: After an interrupt: what would have had to wait, its end only, and how much it was.
+        self._skipped: deque[Event] = deque(maxlen=20)
+        self._skipped_count = 0
         self._pace = Pace() if hasattr(shell, "kernel") else None
 
     def __call__(self, event: Event) -> None:
@@ -98,6 +103,10 @@ class Relay:
         kind = event["output_type"]
         if self._quiet or kind == "error":
             return  # an error is raised, when all else has been shown
+        if self._must_skip(event):
+            self._skipped_count += 1
+            self._skipped.append(event)
+            return
         if kind == "execute_result":
             self.flush()  # a cell may display several values, with IPython so configured
             self._value = event
@@ -107,6 +116,26 @@ class Relay:
             self._held.append(event)
         else:
             self._show(event)
+
+    def show_last(self) -> None:
+        """After an interrupt: show the end of what was skipped."""
+        left_out = self._skipped_count - len(self._skipped)
+        last, self._skipped_count = [*map(_shortened, self._skipped)], 0
+        left_out += sum(len(event.get("text", "")) > _LAST_TEXT for event in self._skipped)
+        self._skipped.clear()
+        if left_out:
+            sys.stderr.write(f"[… interrupted: {left_out} outputs are not shown …]\n")
+            sys.stderr.flush()
+        for event in last:
+            self._show(event)
+
+    def _must_skip(self, event: Event) -> bool:
+        """Whether somebody has interrupted a flood: they want its end, not all that is queued."""
+        return (
+            self._pace is not None
+            and _is_interrupted()
+            and (self._skipped_count > 0 or not self._pace.is_free(len(event.get("text", ""))))
+        )
 
     def flush(self) -> None:
         """Show at once what waits for the value, and the value as a display."""
@@ -228,25 +257,36 @@ class Pace:
         self._shown: deque[tuple[float, int]] = deque()
         self._text = 0
 
-    def wait(self, text: int) -> None:
-        """Wait for the turn of a message with so many bytes of text; none for a display."""
-        size = text + _OVERHEAD if text else 0
-        now = self._clock()
-        # Whoever interrupts wants the end, and not all that comes before it at its pace: the
-        # server may then leave some of it out, and says so.
-        while not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            self._forget(now - _WINDOW)
-            full = len(self._shown) >= _MESSAGES or self._text + size > _TEXT
-            if not full or not self._shown:
-                break
-            self._sleep(max(0.001, self._shown[0][0] + _WINDOW - now))
-            now = self._clock()
-        self._shown.append((now, size))
-        self._text += size
-
-    def _forget(self, before: float) -> None:
+    def is_free(self, text: int) -> bool:
+        """Whether a message with so many bytes of text need not wait; none for a display."""
+        before = self._clock() - _WINDOW
         while self._shown and self._shown[0][0] <= before:
             self._text -= self._shown.popleft()[1]
+        size = text + _OVERHEAD if text else 0
+        return not self._shown or (len(self._shown) < _MESSAGES and self._text + size <= _TEXT)
+
+    def wait(self, text: int) -> None:
+        """Wait for the turn of a message, and count it as shown. After an interrupt only count."""
+        while not (self.is_free(text) or _is_interrupted()):
+            self._sleep(max(0.001, self._shown[0][0] + _WINDOW - self._clock()))
+        size = text + _OVERHEAD if text else 0
+        self._shown.append((self._clock(), size))
+        self._text += size
+
+
+def _shortened(event: Event) -> Event:
+    """An event that is shown late: a value as a display, of a long text the end."""
+    match event["output_type"]:
+        case "stream" if len(event["text"]) > _LAST_TEXT:
+            return {**event, "text": event["text"][-_LAST_TEXT:]}
+        case "execute_result":
+            return {**event, "output_type": "display_data"}
+    return event
+
+
+def _is_interrupted() -> bool:
+    """Whether a KeyboardInterrupt is being handled: the pool shows what is queued meanwhile."""
+    return isinstance(sys.exc_info()[1], KeyboardInterrupt)
 
 
 def _shown(data: Mapping[str, Any]) -> dict[str, Any]:

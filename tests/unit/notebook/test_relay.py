@@ -222,6 +222,26 @@ def test_whoever_interrupts_need_not_wait_for_the_rest_of_a_flood() -> None:
     assert clock.now == 100.0
 
 
+def test_after_an_interrupt_the_end_is_shown_of_what_would_have_to_wait(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    relay = Relay(shell)
+    relay._pace = clock.pace
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        for number in range(4_000):
+            relay({"output_type": "stream", "name": "stdout", "text": f"{number}\n"})
+        relay.show_last()
+    captured = capsys.readouterr()
+    numbers = [int(line) for line in captured.out.splitlines()]
+    assert numbers == [*range(numbers.index(3_980)), *range(3_980, 4_000)]
+    missing = 4_000 - len(numbers)
+    assert captured.err == f"[… interrupted: {missing} outputs are not shown …]\n"
+    assert clock.now == 100.0
+
+
 def test_a_long_text_is_shown_whole_in_parts(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
 ) -> None:
