@@ -52,6 +52,7 @@ class _AsyncRequests:
         check: bool = DEFAULT,
         retries: int = DEFAULT,
         isolation: str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         seed: int | None = DEFAULT,
         execution_count: int | None = None,
     ) -> ExecutionResult:
@@ -71,6 +72,7 @@ class _AsyncRequests:
             checkout_timeout=checkout_timeout,
             retries=retries,
             isolation=isolation,
+            output_limit=output_limit,
             seed=seed,
             execution_count=execution_count,
         )
@@ -294,6 +296,7 @@ class AsyncLease(Holding):
         code: str,
         *,
         timeout: float | str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         on_output: OnOutput | None = None,
         check: bool = True,
         **options: Any,
@@ -310,7 +313,8 @@ class AsyncLease(Holding):
         assert driver is not None
         show = Guarded(on_output, self._pool.log) if on_output is not None else None
         sink = LoopSink(asyncio.get_running_loop(), show)
-        request = self._make_run(sink, code, show, timeout, {"snapshot": True, **options})
+        options = {"timeout": timeout, "output_limit": output_limit, "snapshot": True, **options}
+        request = self._make_run(sink, code, show, options)
         driver.engine.post(lambda: driver.submit(request))
         return await _result(driver, request, sink, check=check)
 

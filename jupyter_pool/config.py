@@ -19,9 +19,10 @@ from traitlets.config import Application, Config, Configurable
 from traitlets.config.loader import DeferredConfig, LazyConfigValue
 
 from jupyter_pool._cpus import default_size
+from jupyter_pool._reprs import size as size_text
 from jupyter_pool.errors import InvalidRequest
 
-__all__ = ["PoolConfig", "default_size", "parse_time"]
+__all__ = ["PoolConfig", "default_size", "parse_size", "parse_time"]
 
 _TIME = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>ms|s|m|h)?", re.ASCII)
 _UNIT_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -59,6 +60,58 @@ def parse_time(text: str | float | None) -> float | None:
         if math.isfinite(seconds) and seconds >= 0:
             return seconds
     raise InvalidRequest(f"{text!r} is not a time: give {_TIME_FORMS}")
+
+
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[kmgt]?i?b)?", re.ASCII)
+_UNIT_BYTES = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_SIZE_FORMS = (
+    'bytes such as 20_000_000, or a text such as "500kB", "20MB", "1.5GB", "2GiB" or "none"'
+)
+
+
+def parse_size(text: str | float | None) -> int | None:
+    """Return a number of bytes, or None for "no limit".
+
+    Parameters
+    ----------
+    text
+        A number of bytes, or a text: a number with the unit ``B`` (also if it
+        has none), ``kB``, ``MB``, ``GB`` or ``TB`` (powers of 1000) or ``KiB``,
+        ``MiB``, ``GiB`` or ``TiB`` (powers of 1024) in any case, or ``none``.
+
+    Raises
+    ------
+    InvalidRequest
+        It is neither, or negative, or not finite.
+    """
+    if text is None:
+        return None
+    if isinstance(text, str):
+        word = text.strip().lower()
+        if word == "none":
+            return None
+        match = _SIZE.fullmatch(word)
+        unit = _UNIT_BYTES.get(match["unit"] or "b") if match else None
+        if match and unit is not None:
+            return round(float(match["number"]) * unit)
+    elif not isinstance(text, bool):
+        try:
+            size = float(text)
+        except (TypeError, ValueError):
+            size = math.nan
+        if math.isfinite(size) and size >= 0:
+            return round(size)
+    raise InvalidRequest(f"{text!r} is not a size: give {_SIZE_FORMS}")
 
 
 class _Count(TraitType[Any, Any]):
@@ -109,6 +162,30 @@ class _Seconds(TraitType[Any, Any]):
         if (seconds is None and not self.allow_none) or (seconds == 0 and not self.zero):
             raise TraitError(self.info_text)
         return seconds
+
+    def from_string(self, s: str) -> str:
+        return s  # validate() reads texts
+
+
+class _Size(TraitType[Any, Any]):
+    """A number of bytes from `least` on, None for no limit."""
+
+    def __init__(self, *, least: int, **kwargs: Any) -> None:
+        super().__init__(allow_none=True, **kwargs)
+        self.least = least
+        self.info_text = (
+            f"a size of at least {size_text(least)}: bytes, or a text such as "
+            '"500kB", "20MB", "2GiB", or None (also "none") for no limit'
+        )
+
+    def validate(self, obj: Any, value: Any) -> int | None:
+        try:
+            size = parse_size(value)
+        except InvalidRequest:
+            raise TraitError(self.info_text) from None
+        if size is not None and size < self.least:
+            raise TraitError(self.info_text)
+        return size
 
     def from_string(self, s: str) -> str:
         return s  # validate() reads texts
@@ -166,6 +243,10 @@ class _Name(Unicode[Any, Any]):
         if not value:
             raise TraitError(self.info_text)
         return value
+
+
+#: The smallest possible `output_limit`, in bytes: room for a few messages.
+LEAST_OUTPUT = 10_000
 
 
 class PoolConfig(Configurable):
@@ -243,6 +324,13 @@ class PoolConfig(Configurable):
         optional=True,
         default_value=60.0,
         help="""Stop a worker beyond size that was idle for so many seconds. None: keep it.""",
+    ).tag(config=True)
+    output_limit = _Size(
+        least=LEAST_OUTPUT,
+        default_value=20_000_000,
+        help="""How many bytes of output a worker sends for one request: text, displays and values,
+        as they travel. What is more is left out between its beginning and its end, and a line says
+        where. Not for kernels other than the pool's own. None: no limit.""",
     ).tag(config=True)
     env = _Environment(
         help="""Environment variables for workers, on top of those of this process; None as

@@ -59,6 +59,7 @@ class Lease(Holding):
         inputs: Mapping[str, Any] | None = None,
         outputs: Iterable[str] = (),
         timeout: float | str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         on_output: OnOutput | None = None,
         check: bool = True,
         seed: int | None = None,
@@ -77,8 +78,10 @@ class Lease(Holding):
         options = {
             "inputs": inputs,
             "outputs": outputs,
+            "timeout": timeout,
+            "output_limit": output_limit,
             "seed": seed,
             "execution_count": execution_count,
         }
-        request = self._make_run(mailbox, code, show, timeout, options)
+        request = self._make_run(mailbox, code, show, options)
         return settle(run(self._pool, request, mailbox, show, None), check=check)

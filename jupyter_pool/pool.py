@@ -54,6 +54,7 @@ class _Requests:
         check: bool = DEFAULT,
         retries: int = DEFAULT,
         isolation: str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         seed: int | None = DEFAULT,
         execution_count: int | None = None,
         on_wait: Callable[[WaitInfo], None] | None = None,
@@ -87,6 +88,10 @@ class _Requests:
         isolation
             ``"process"`` replaces the worker afterwards, ``"none"`` leaves everything as it is for
             the next ``"none"`` request; by default the pool's.
+        output_limit
+            How much output the worker sends, in bytes or as ``"20MB"``; None: no limit. By default
+            the pool's. What is left out, and where, is said in the output and by
+            ``result.left_out``.
         seed
             Makes ``random`` and NumPy's global generator reproducible in this request.
         execution_count
@@ -131,6 +136,7 @@ class _Requests:
             checkout_timeout=checkout_timeout,
             retries=retries,
             isolation=isolation,
+            output_limit=output_limit,
             seed=seed,
             execution_count=execution_count,
         )
@@ -149,6 +155,7 @@ class _Requests:
         check: bool = DEFAULT,
         retries: int = DEFAULT,
         isolation: str | None = DEFAULT,
+        output_limit: float | str | None = DEFAULT,
         seed: int | None = DEFAULT,
     ) -> Future[ExecutionResult]:
         """Run code as `execute` does, without waiting.
@@ -186,6 +193,7 @@ class _Requests:
             checkout_timeout=checkout_timeout,
             retries=retries,
             isolation=isolation,
+            output_limit=output_limit,
             seed=seed,
             # All futures of a pool take turns with whoever waits for a single cell.
             group="submitted",
@@ -227,8 +235,8 @@ class _Requests:
         Parameters
         ----------
         presets
-            timeout, checkout_timeout, session_id, retries, isolation, seed, on_output, check; as in
-            `execute`.
+            timeout, checkout_timeout, session_id, retries, isolation, output_limit, seed,
+            on_output, check; as in `execute`.
         """
         return PoolView(self._pool, {**self._presets, **check_presets(presets)})
 

@@ -87,6 +87,10 @@ class ExecutionResult:
         In seconds.
     execution_count
         The number the worker gave to the execution, or None.
+    left_out
+        How much output is missing because there was more than the `output_limit`: the characters
+        of texts and the bytes of displays that the worker did not send; mostly 0. Lines in the
+        output say where. (Of a worker that died or was killed only those lines are known.)
     """
 
     status: ExecutionStatus
@@ -98,10 +102,11 @@ class ExecutionResult:
     error: PoolError | None = None
     timings: Timings = Timings()
     execution_count: int | None = None
+    left_out: int = 0
 
     @property
     def stdout(self) -> str:
-        """All that was printed, as it was sent."""
+        """All that was printed, as it was sent (see `left_out`)."""
         return self._stream("stdout")
 
     @property
@@ -155,6 +160,8 @@ class ExecutionResult:
             parts.append(f"session {self.session_id}")
         if self.display_outputs:
             parts.append(f"{len(self.display_outputs)} displayed")
+        if self.left_out:
+            parts.append(f"{_reprs.size(self.left_out)} left out")
         if self.outputs:
             parts.append(f"outputs: {', '.join(self.outputs)}")
         return f"<ExecutionResult {', '.join(parts)}>"

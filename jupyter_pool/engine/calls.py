@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jupyter_pool.config import PoolConfig, parse_time
+from jupyter_pool.config import LEAST_OUTPUT, PoolConfig, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
 from jupyter_pool.serialize import check_names, pack
 
@@ -35,6 +35,7 @@ PRESETS = (
     "session_id",
     "retries",
     "isolation",
+    "output_limit",
     "seed",
     "on_output",
     "check",
@@ -71,6 +72,18 @@ def _time(name: str, value: Any) -> float | None:
     return seconds
 
 
+def _size(name: str, value: Any, least: int) -> int | None:
+    try:
+        size = parse_size(value)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{name}: {error.message}") from None
+    if size is not None and size < least:
+        raise InvalidRequest(
+            f"{name}={value!r} is not possible: it takes at least {least} bytes, or None for no limit"
+        )
+    return size
+
+
 def make_request(
     driver: Driver,
     sink: Sink,
@@ -83,6 +96,7 @@ def make_request(
     checkout_timeout: Any = None,
     retries: object = 0,
     isolation: str | None = None,
+    output_limit: Any = None,
     seed: object = None,
     execution_count: int | None = None,
     group: object = None,
@@ -143,6 +157,7 @@ def make_request(
         checkout_timeout=_time("checkout_timeout", checkout_timeout),
         retries=retries,
         isolation=isolation or config.isolation,
+        output_limit=_size("output_limit", output_limit, LEAST_OUTPUT),
         seed=seed,
         execution_count=execution_count,
         context=driver.surroundings.difference() if carry_context else {},

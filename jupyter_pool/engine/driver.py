@@ -223,6 +223,8 @@ class Driver:
         envelope: dict[str, Any] = {"v": 1, "outputs": list(request.outputs), **request.context}
         if request.frames:
             envelope["inputs"] = True
+        if request.output_limit is not None:
+            envelope["output_limit"] = request.output_limit
         if request.seed is not None:
             envelope["seed"] = request.seed
         if request.execution_count is not None:

@@ -195,6 +195,18 @@ class PoolFace:
         self.tell(lambda driver: driver.cancel(request_id))
 
 
+#: The presets of a view that say how a request runs; the others say what its caller gets.
+_REQUEST_PRESETS = (
+    "session_id",
+    "retries",
+    "isolation",
+    "output_limit",
+    "seed",
+    "timeout",
+    "checkout_timeout",
+)
+
+
 def prepare(
     pool: PoolFace,
     presets: Mapping[str, Any],
@@ -211,9 +223,10 @@ def prepare(
     """
     driver = pool.running()
     options = {name: value for name, value in given.items() if value is not DEFAULT}
-    for name in ("session_id", "retries", "isolation", "seed", "timeout", "checkout_timeout"):
+    for name in _REQUEST_PRESETS:
         if name in presets:
             options.setdefault(name, presets[name])
+    options.setdefault("output_limit", pool.config.output_limit)
     if limits:
         options.setdefault("timeout", pool.config.operation_timeout)
         options.setdefault("checkout_timeout", pool.config.checkout_timeout)

@@ -130,13 +130,14 @@ class Holding:
             self._forgotten = None
 
     def _make_run(
-        self, sink: Sink, code: str, show: Guarded | None, timeout: Any, options: Mapping[str, Any]
+        self, sink: Sink, code: str, show: Guarded | None, options: Mapping[str, Any]
     ) -> Request:
         """A request that runs on the worker that is held."""
         assert self._held is not None
         # Where the caller is holds for the beginning; after that the lease's own code decides.
         first, self._fresh = self._fresh, False
-        presets = {key: value for key, value in self._presets.items() if key == "timeout"}
+        own = ("timeout", "output_limit")
+        presets = {name: self._presets[name] for name in own if name in self._presets}
         return prepare(
             self._pool,
             presets,
@@ -145,7 +146,6 @@ class Holding:
             limits=True,
             show=show,
             session_id=self._held.session_id,
-            timeout=timeout,
             lease=self._held.id,
             carry_context=first,
             **options,

@@ -59,6 +59,7 @@ class Request:
     checkout_timeout: float | None = None
     retries: int = 0
     isolation: str = "namespace"
+    output_limit: int | None = None
     seed: int | None = None
     execution_count: int | None = None
     context: dict[str, Any] = field(default_factory=dict)

@@ -76,6 +76,7 @@ def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
             total=completion.finished - request.created,
         ),
         execution_count=reply.content.get("execution_count") if reply else None,
+        left_out=int(ours.get("left_out") or 0),
     )
     if error is not None:
         if started is not None:

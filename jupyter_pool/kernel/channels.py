@@ -28,6 +28,7 @@ from jupyter_client.session import Session, json_packer
 from zmq.eventloop.zmqstream import ZMQStream
 
 from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.limit import OutputLimit
 
 __all__ = ["DirectIOPub", "PoolSession", "ShellStream"]
 
@@ -53,6 +54,8 @@ class DirectIOPub(IOPubThread):
         self.lock = threading.RLock()
         self._corked = False
         self._waiting: list[tuple[list[Any], bool]] = []
+        #: What the running request may send; to be asked and told under `lock`.
+        self.limit = OutputLimit(self._say, self.send_multipart)
         # Forked children would publish through an unencrypted TCP port; their
         # text comes through the captured descriptors, see `streams`.
         super().__init__(socket, pipe=False, session=session)
@@ -73,9 +76,25 @@ class DirectIOPub(IOPubThread):
         if os.getpid() != self._master_pid:
             return  # a forked child must not touch its parent's socket
         with GATE.hold, self.lock:
+            if not self.limit.admit(msg):
+                return
             self._waiting.append((msg, copy))
             if not self._corked:
                 self._send_waiting()
+
+    def begin_request(self, limit: int | None, header: dict[str, Any]) -> None:
+        """Count the output of a request with this header; `limit` is in bytes."""
+        with self.lock:
+            self.limit.begin(limit, header)
+
+    def finish_request(self) -> int:
+        """Send the end of what exceeded the limit. Returns how much was left out."""
+        with self.lock:
+            return self.limit.finish()
+
+    def _say(self, name: str, text: str, parent: dict[str, Any]) -> None:
+        message = self.session.msg("stream", {"name": name, "text": text}, parent=parent)
+        self.session.send(self, message, ident=f"stream.{name}".encode())
 
     def cork(self) -> None:
         """Keep messages back until `uncork`, which must follow soon."""

@@ -236,6 +236,8 @@ class PoolKernel(IPythonKernel):
             report = {"v": VERSION, "bad_inputs": str(error)}
             self._reply(stream, parent, ident, _describe_bad(error), {KEY: report}, [])
             return
+        limit = None if request is None else request.output_limit
+        self.iopub_thread.begin_request(limit, parent["header"])
         if request is None:
             await self._execute_plain(stream, ident, parent)
         else:
@@ -312,6 +314,7 @@ class PoolKernel(IPythonKernel):
         report["recycle"] = recycle
         report["reset_ms"] = took * 1e3
         self._finish_streams()
+        report["left_out"] = self.iopub_thread.finish_request()
         self._reply(stream, parent, ident, reply, {KEY: report}, frames)
 
     def _prepare(self, request: PoolRequest, buffers: list[Any]) -> None:
@@ -412,6 +415,7 @@ class PoolKernel(IPythonKernel):
             if shell._last_traceback is None and error is not None:
                 shell.show_outside_cell(error)
             reply = _describe_error(error, shell._last_traceback or [], shell.last_shown)
+            self.iopub_thread.limit.shorten_error(reply)
             reply["execution_count"] = shell.execution_count - 1
             reply["payload"] = shell.payload_manager.read_payload()
             if wanted is not None and error is not None:

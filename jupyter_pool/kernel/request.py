@@ -49,6 +49,8 @@ class PoolRequest:
     execution_count: int | None = None
     #: Folder, path and environment of this request become the worker's own.
     baseline: bool = False
+    #: How much output to send, in bytes (see `limit`); None: all of it.
+    output_limit: int | None = None
     #: Run nothing, only reset.
     reset: bool = False
 
@@ -71,6 +73,7 @@ class PoolRequest:
             )
         get = found.get
         path, env, seed = get("path"), get("env"), get("seed")
+        limit = get("output_limit")
         try:
             return cls(
                 inputs=bool(get("inputs")),
@@ -83,6 +86,7 @@ class PoolRequest:
                 scope=str(get("scope") or ""),
                 execution_count=get("execution_count"),
                 baseline=bool(get("baseline")),
+                output_limit=None if limit is None else int(limit),
                 reset=bool(get("reset")),
             )
         except (TypeError, ValueError) as error:

@@ -17,13 +17,14 @@ from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
 from ipykernel.displayhook import ZMQShellDisplayHook
-from ipykernel.zmqshell import ZMQInteractiveShell
+from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
 from IPython.core.error import StdinNotImplementedError, UsageError
 from IPython.core.interactiveshell import _asyncio_runner  # type: ignore[attr-defined]
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Type
 
 from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.streams import send_streams
 
 __all__ = ["CELL_FILE", "PoolShell", "no_stdin"]
 
@@ -68,13 +69,19 @@ class PoolDisplayHook(ZMQShellDisplayHook):
     def finish_displayhook(self) -> None:
         """Publish the result."""
         shell = self.shell
+        iopub = shell.kernel.iopub_thread
+        send_streams()
+        if self.msg:
+            content = self.msg["content"]
+            with GATE.hold, iopub.lock:
+                content["data"] = iopub.limit.shorten(content["data"])
         # Two frames up is who displays: the interpreter, for the end of the
         # cell, or somebody's call in the middle of it.
         if (
             sys._getframe(2).f_code is shell.compile.last_expression
             and shell.ast_node_interactivity != "all"
         ):
-            shell.kernel.iopub_thread.cork()
+            iopub.cork()
         super().finish_displayhook()
 
     def quiet(self) -> bool:
@@ -83,6 +90,26 @@ class PoolDisplayHook(ZMQShellDisplayHook):
         if cells and ";" not in cells[-1]:
             return False
         return bool(super().quiet())
+
+
+class PoolDisplayPublisher(ZMQDisplayPublisher):
+    """The display publisher: what is too large is not even packed.
+
+    Leans on ZMQDisplayPublisher's `publish`, which calls `_flush_streams` (checked on ipykernel 7.4).
+    """
+
+    shell: Any
+
+    def publish(self, data: Any, *args: Any, **kwargs: Any) -> None:
+        """Publish a display, or an update of one."""
+        if isinstance(data, dict):
+            iopub = self.shell.kernel.iopub_thread
+            with GATE.hold, iopub.lock:
+                data = iopub.limit.shorten(data)
+        super().publish(data, *args, **kwargs)
+
+    def _flush_streams(self) -> None:
+        send_streams()
 
 
 @magics_class
@@ -125,6 +152,7 @@ class PoolShell(ZMQInteractiveShell):
     """
 
     displayhook_class = Type(PoolDisplayHook)
+    display_pub_class = Type(PoolDisplayPublisher)
 
     #: Name and text of the error that was published last.
     last_shown = ("Exception", "")
@@ -216,7 +244,12 @@ class PoolShell(ZMQInteractiveShell):
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         """Publish an error, and remember what was said."""
         self.last_shown = (etype.__name__, text_of(evalue))
-        super()._showtraceback(etype, evalue, stb)
+        send_streams()
+        content = {"evalue": self.last_shown[1], "traceback": stb}
+        self.kernel.iopub_thread.limit.shorten_error(content)
+        if content["evalue"] != self.last_shown[1]:
+            evalue = content["evalue"]
+        super()._showtraceback(etype, evalue, content["traceback"])
 
     def _format_exception_for_storage(self, exception: Any, *args: Any, **kwargs: Any) -> Any:
         """Nothing: IPython keeps errors for its history, and a worker has none."""

@@ -3,6 +3,9 @@
 What Python writes is buffered and sent soon: a first line at once, then at most
 every `flush_interval`. `flush` sends in the calling thread and waits for nobody.
 
+Whoever flushes after every line (logging does) is sent at once as well, until it
+becomes a flood; then the interval holds for flushes too.
+
 What C code and child processes write to the descriptors 1 and 2 lands in a
 pipe that the iopub thread reads. Whoever writes or flushes reads it first, so
 that text keeps its order, and everything written before a request's end is
@@ -11,6 +14,8 @@ sent before its reply.
                     print ──────────────┐
     child, C code ── fd 1, 2 ── pipe ── buffer ── iopub
                                   └── (fd 2 only) the owner's stderr pipe
+
+How much is sent is limited in `limit`; what waits here is bounded by `_MOST`.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ipykernel.iostream import OutStream
@@ -29,15 +35,29 @@ from jupyter_client.session import extract_header
 
 from jupyter_pool.kernel.interrupts import GATE
 
-__all__ = ["PoolOutStream"]
+__all__ = ["PoolOutStream", "send_streams"]
 
 _READ_SIZE = 1 << 16
 # POSIX: a pipe that polls writable takes this many bytes without blocking.
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
+#: How many characters wait for the next send at most, apart from one text that is longer.
+_MOST = 1 << 18
+#: How many flushes may follow each other without a pause.
+_FLUSHES = 50
 
 
 # One lock for both streams, since each sends what the other one holds before it takes text.
 _LOCK = threading.RLock()
+#: This is a forked child of the worker. (To ask for the process id would cost a system call.)
+_FORKED = False
+#: The stream that text was written to last.
+_last: PoolOutStream | None = None
+
+
+def _after_fork_in_child() -> None:
+    global _FORKED
+    _FORKED = True
+    _LOCK.release()
 
 
 class PoolOutStream(OutStream):
@@ -58,12 +78,19 @@ class PoolOutStream(OutStream):
         self._lock = _LOCK
         # One entry per run of writes with the same parent: (parent header, texts).
         self._chunks: list[tuple[dict[str, Any], list[str]]] = []
+        self._waiting = 0  # characters
+        self._flushes = float(_FLUSHES)
+        self._flushed = 0.0
         self._timer_set = False
+        self._pausing = False
         self._next_send = 0.0
         self._child_text = ""
         self._original_stdstream_fd: int = {"stdout": 1, "stderr": 2}[name]
         self._pipe_write = -1
         self._pipe_inode = -1
+        self._pipe_size = _READ_SIZE
+        # Whether the pipe holds anything, in half the time that an attempt to read takes.
+        self._has_data: Callable[[int], Any] | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # "force": ipykernel does not capture when the variables say that pytest
         # runs, but a pool used by somebody's tests must behave as elsewhere.
@@ -78,15 +105,20 @@ class PoolOutStream(OutStream):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
         if self.pub_thread is None:
             raise ValueError("I/O operation on closed file")
-        if os.getpid() != self._master_pid:
+        if _FORKED:
             self._write_in_child(string)
             return len(string)
         parent = self.parent_header
         with GATE.hold, self._lock:
             self._drain()
             self._append(parent, string)
-            if time.monotonic() < self._next_send:
-                self._send_later(self._next_send - time.monotonic())
+            if self._waiting > _MOST:
+                self._send()
+            elif self._pausing:
+                pass  # the timer is set for the end of the pause
+            elif (wait := self._next_send - time.monotonic()) > 0:
+                self._send_later(wait)
+                self._pausing = True
             elif "\n" in string:
                 self._send()
             else:
@@ -94,10 +126,29 @@ class PoolOutStream(OutStream):
         return len(string)
 
     def flush(self) -> None:
-        """Send all text so far, including what the descriptor has received."""
+        """Send all text so far, including what the descriptor has received; in a flood, soon."""
+        if self.pub_thread is not None and self._may_flush():
+            self.send_now()
+
+    def _may_flush(self) -> bool:
+        if _FORKED:
+            return True
+        with GATE.hold, self._lock:
+            now = time.monotonic()
+            regained = (now - self._flushed) / self.flush_interval
+            self._flushes = min(float(_FLUSHES), self._flushes + regained)
+            self._flushed = now
+            if self._flushes >= 1 or not self._chunks:
+                self._flushes -= 1 if self._chunks else 0
+                return True
+            self._send_later(max(0.0, self._next_send - now))
+            return False
+
+    def send_now(self) -> None:
+        """Send all text so far, whatever there was before."""
         if self.pub_thread is None:
             return
-        if os.getpid() != self._master_pid:
+        if _FORKED:
             self._flush_child()
             return
         with GATE.hold, self._lock:
@@ -123,10 +174,13 @@ class PoolOutStream(OutStream):
     def _append(self, parent: dict[str, Any], text: str) -> None:
         if not text:
             return
-        for other in (sys.stdout, sys.stderr):
+        global _last
+        if _last is not self:
             # What was written first is sent first, whichever stream it went to.
-            if other is not self and isinstance(other, PoolOutStream) and other._chunks:
-                other._send()
+            if _last is not None and _last._chunks and _last.pub_thread is not None:
+                _last._send()
+            _last = self
+        self._waiting += len(text)
         if self._chunks and self._chunks[-1][0] is parent:
             self._chunks[-1][1].append(text)
         else:
@@ -136,17 +190,26 @@ class PoolOutStream(OutStream):
         """Serialise and enqueue in this thread; the lock keeps the order."""
         if not self._chunks:
             return
-        chunks, self._chunks = self._chunks, []
+        chunks, self._chunks, self._waiting = self._chunks, [], 0
         self._next_send = time.monotonic() + self.flush_interval
         for parent, texts in chunks:
-            content = {"name": self.name, "text": "".join(texts)}
-            message = self.session.msg("stream", content, parent=parent)
-            for hook in self._hooks:
-                message = hook(message)
-                if message is None:
-                    break
-            else:
-                self.session.send(self.pub_thread, message, ident=self.topic)
+            with self.pub_thread.lock:
+                text = self.pub_thread.limit.fit(self.name, texts, parent)
+                if text:
+                    self._publish(text, parent)
+
+    def _publish(self, text: str, parent: dict[str, Any]) -> None:
+        message = self.session.msg("stream", {"name": self.name, "text": text}, parent=parent)
+        for hook in self._hooks:
+            message = hook(message)
+            if message is None:
+                return
+        limit = self.pub_thread.limit
+        limit.passing = True
+        try:
+            self.session.send(self.pub_thread, message, ident=self.topic)
+        finally:
+            limit.passing = False
 
     def _send_later(self, delay: float) -> None:
         if self._timer_set:
@@ -160,7 +223,7 @@ class PoolOutStream(OutStream):
 
     def _on_timer(self) -> None:
         with self._lock:
-            self._timer_set = False
+            self._timer_set = self._pausing = False
             if self.pub_thread is not None:
                 self._send()
 
@@ -186,9 +249,13 @@ class PoolOutStream(OutStream):
         return self._original_stdstream_fd
 
     def _setup_stream_redirects(self, name: str) -> None:
+        import fcntl  # not on Windows, where nothing is captured
+
         fd = self._original_stdstream_fd
         read, write = os.pipe()
         os.set_blocking(read, False)
+        if hasattr(fcntl, "F_GETPIPE_SZ"):  # Linux; elsewhere no pipe is larger than one read
+            self._pipe_size = fcntl.fcntl(read, fcntl.F_GETPIPE_SZ)
         try:
             self._original_stdstream_copy = os.dup(fd)
         except OSError:  # started without this descriptor
@@ -199,6 +266,10 @@ class PoolOutStream(OutStream):
         self._pipe_write = write
         self._pipe_inode = os.fstat(write).st_ino
         self._fid = read
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(read, select.POLLIN)
+            self._has_data = poll.poll
         self._io_loop.add_callback(
             self._io_loop.add_handler, read, self._on_readable, self._io_loop.READ
         )
@@ -223,14 +294,20 @@ class PoolOutStream(OutStream):
     def _on_readable(self, fd: int, events: int) -> None:
         with self._lock:
             self._drain()
-            if self._chunks:
+            if self._waiting > _MOST:
+                self._send()
+            elif self._chunks:
                 self._send_later(max(0.0, self._next_send - time.monotonic()))
 
     def _drain(self) -> None:
-        """Move what the descriptor received into the buffer; never blocks."""
-        if self._fid is None:
+        """Move what the descriptor has received into the buffer; never blocks.
+
+        What is written meanwhile is for the next time: somebody may write for ever.
+        """
+        if self._fid is None or (self._has_data is not None and not self._has_data(0)):
             return
-        while True:
+        received = 0
+        while received < self._pipe_size:
             try:
                 data = os.read(self._fid, _READ_SIZE)
             except OSError:  # empty
@@ -240,6 +317,7 @@ class PoolOutStream(OutStream):
             if self.name == "stderr":
                 self._echo(data)
             self._append(self._parent_header_global, self._decoder.decode(data))
+            received += len(data)
             if len(data) < _READ_SIZE:
                 return
 
@@ -271,8 +349,17 @@ class PoolOutStream(OutStream):
         self.pub_thread = None
 
 
+def send_streams() -> None:
+    """Send what was written so far, so that what is published next comes after it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, PoolOutStream):
+            stream.send_now()
+        else:
+            stream.flush()
+
+
 # Fork only while nobody holds the lock: a child would wait for it for ever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_after_fork_in_child
     )

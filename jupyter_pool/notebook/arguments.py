@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import MagicArgumentParser
 
-from jupyter_pool.config import parse_time
+from jupyter_pool.config import LEAST_OUTPUT, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
 
 __all__ = ["ExecOptions", "OptionParser", "exec_parser", "parse_exec"]
@@ -264,6 +264,19 @@ def time_limit(text: str) -> float | None:
     return seconds
 
 
+def output_limit(text: str) -> str:
+    """Check a size that can be an `output_limit`, or ``none``; it stays a text."""
+    try:
+        size = parse_size(text)
+    except InvalidRequest:
+        size = 0
+    if size is not None and size < LEAST_OUTPUT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not possible: 500kB, 20MB, 1GB (at least 10kB) or none"
+        )
+    return text
+
+
 def count(least: int = 0, below: int | None = None) -> Callable[[str], int]:
     """Return a parser of whole numbers from `least` on."""
     allowed = f"a whole number from {least}" + (f" to {below - 1}" if below else " on")
@@ -320,6 +333,7 @@ class ExecOptions:
     outputs: tuple[str, ...] = ()
     save_as: str | None = None
     isolation: str | None = None
+    output_limit: str | None = None
     retries: int = 0
     seed: int | None = None
     quiet: bool = False
@@ -374,6 +388,8 @@ def _exec_parser(magic: str) -> OptionParser:
          help="keep the whole result, an ExecutionResult, in this variable")  # fmt: skip
     once(parser, "--isolation", metavar="|".join(ISOLATIONS), type=one_of(ISOLATIONS),
          help="how far this run is kept from the worker's next one; default: the pool's")  # fmt: skip
+    once(parser, "--output-limit", metavar="SIZE", type=output_limit,
+         help="leave out the middle of more output than 500kB, 20MB, none; default: the pool's")  # fmt: skip
     once(parser, "--retries", metavar="N", type=count(), default=0,
          help="run again up to N times if the worker dies (not if the code raises)")  # fmt: skip
     once(parser, "--seed", metavar="N", type=count(below=_MAX_SEED),
@@ -423,6 +439,7 @@ def parse_exec(line: str, *, is_cell: bool, expand: Callable[[str], str]) -> Exe
         outputs=tuple(_unique(values.outputs)),
         save_as=values.save_as,
         isolation=values.isolation,
+        output_limit=values.output_limit,
         retries=values.retries,
         seed=values.seed,
         quiet=values.quiet,

@@ -33,6 +33,7 @@ _METAVARS = {
     "isolation": "MODE",
     "cwd": "FOLDER",
     "env": "NAME=VALUE",
+    "output_limit": "SIZE",
 }
 _COUNTS = frozenset({"size", "overflow", "reserve", "max_waiting", "max_tasks", "max_sessions"})
 

@@ -178,6 +178,10 @@ class PoolMagics(Magics):
         relay: Relay,
         notice: WaitNotice,
     ) -> ExecutionResult:
+        # Not given is the pool's, and None would be no limit.
+        given: dict[str, Any] = {}
+        if options.output_limit is not None:
+            given["output_limit"] = options.output_limit
         while True:
             try:
                 return pool.execute(
@@ -195,7 +199,11 @@ class PoolMagics(Magics):
                     # Newer IPythons count on before a cell runs; the display hook knows.
                     execution_count=self._shell.displayhook.prompt_count,
                     on_wait=notice,
+                    **given,
                 )
+            except KeyboardInterrupt:
+                relay.show_last()
+                raise
             except SerializationError as error:
                 # Raised before anything is queued, so trying again repeats nothing.
                 if not inputs.leave_out(error):

@@ -4,14 +4,24 @@ Everything goes through the notebook's own shell, as if the code had run here:
 streams through ``sys.stdout`` and ``sys.stderr`` (so that ``%%capture`` and
 output widgets catch them), displays through its display publisher, and the value
 of the last expression through its display hook, as what the magic returns.
+
+A Jupyter server drops what a kernel publishes faster than its limits allow (by
+default 1000 messages and 1 MB of text per second, counted over 3 seconds; see
+`ZMQChannelsWebsocketConnection._limit_rate` in jupyter_server 2). So in a kernel a
+flood is shown at a pace that the server lets through, and its end with it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from IPython.core.displaypub import CapturingDisplayPublisher
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -21,6 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["Relay", "WorkerValue"]
 
 Event = Mapping[str, Any]
+
+#: What may be shown within any `_WINDOW` seconds: a bit less than a server's default.
+_WINDOW, _MESSAGES, _TEXT = 3.2, 2800, 2_800_000
+#: Longer texts are shown in parts, in characters.
+_PART = 200_000
+#: After an interrupt so much of a text is shown, in characters.
+_LAST_TEXT = 64_000
+#: What a message takes beside its content, in bytes.
+_OVERHEAD = 1000
 
 # Its model lives in the worker and is not relayed: without it a front end shows
 # an error in place of the text or HTML that comes along.
@@ -74,12 +93,20 @@ class Relay:
         # The request's own display ids, fresh each time: code that displays
         # under a fixed id must not reach into the notebook's displays.
         self._display_ids: dict[str, str] = {}
+        #: After an interrupt: what would have had to wait, its end only, and how much it was.
+        self._skipped: deque[Event] = deque(maxlen=20)
+        self._skipped_count = 0
+        self._pace = Pace() if hasattr(shell, "kernel") else None
 
     def __call__(self, event: Event) -> None:
         """Show one event of `OutputCollector.add`."""
         kind = event["output_type"]
         if self._quiet or kind == "error":
             return  # an error is raised, when all else has been shown
+        if self._must_skip(event):
+            self._skipped_count += 1
+            self._skipped.append(event)
+            return
         if kind == "execute_result":
             self.flush()  # a cell may display several values, with IPython so configured
             self._value = event
@@ -89,6 +116,26 @@ class Relay:
             self._held.append(event)
         else:
             self._show(event)
+
+    def show_last(self) -> None:
+        """After an interrupt: show the end of what was skipped."""
+        left_out = self._skipped_count - len(self._skipped)
+        last, self._skipped_count = [*map(_shortened, self._skipped)], 0
+        left_out += sum(len(event.get("text", "")) > _LAST_TEXT for event in self._skipped)
+        self._skipped.clear()
+        if left_out:
+            sys.stderr.write(f"[… interrupted: {left_out} outputs are not shown …]\n")
+            sys.stderr.flush()
+        for event in last:
+            self._show(event)
+
+    def _must_skip(self, event: Event) -> bool:
+        """Whether somebody has interrupted a flood: they want its end, not all that is queued."""
+        return (
+            self._pace is not None
+            and _is_interrupted()
+            and (self._skipped_count > 0 or not self._pace.is_free(len(event.get("text", ""))))
+        )
 
     def flush(self) -> None:
         """Show at once what waits for the value, and the value as a display."""
@@ -142,9 +189,10 @@ class Relay:
     def _show(self, event: Event) -> None:
         match event["output_type"]:
             case "stream":
-                stream = sys.stderr if event["name"] == "stderr" else sys.stdout
-                stream.write(event["text"])
-                stream.flush()
+                for text in self._at_a_pace(event["text"]):
+                    stream = sys.stderr if event["name"] == "stderr" else sys.stdout
+                    stream.write(text)
+                    stream.flush()
             case "display_data":
                 transient = dict(event.get("transient") or {})
                 if "display_id" in transient:
@@ -161,6 +209,19 @@ class Relay:
             case "clear_output":
                 self._shell.display_pub.clear_output(event["wait"])
 
+    def _at_a_pace(self, text: str) -> Iterator[str]:
+        """Yield the text in parts, each when it may be shown."""
+        if self._pace is None or self._is_captured():
+            yield text
+            return
+        for start in range(0, len(text), _PART):
+            part = text[start : start + _PART]
+            self._pace.wait(len(json.dumps(part, ensure_ascii=False).encode("utf-8", "replace")))
+            yield part
+
+    def _is_captured(self) -> bool:
+        return isinstance(self._shell.display_pub, CapturingDisplayPublisher)
+
     def _publish(
         self,
         data: Mapping[str, Any],
@@ -169,10 +230,63 @@ class Relay:
         *,
         update: bool = False,
     ) -> None:
+        if self._pace is not None and not self._is_captured():
+            self._pace.wait(0)
         # Looked up each time: %%capture puts a publisher of its own there.
         self._shell.display_pub.publish(
             _shown(data), dict(metadata), transient=dict(transient or {}), update=update
         )
+
+
+class Pace:
+    """Waits until a message may be shown.
+
+    Parameters
+    ----------
+    clock, sleep
+        Seconds that only grow, and how to let some pass.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._shown: deque[tuple[float, int]] = deque()
+        self._text = 0
+
+    def is_free(self, text: int) -> bool:
+        """Whether a message with so many bytes of text need not wait; none for a display."""
+        before = self._clock() - _WINDOW
+        while self._shown and self._shown[0][0] <= before:
+            self._text -= self._shown.popleft()[1]
+        size = text + _OVERHEAD if text else 0
+        return not self._shown or (len(self._shown) < _MESSAGES and self._text + size <= _TEXT)
+
+    def wait(self, text: int) -> None:
+        """Wait for the turn of a message, and count it as shown. After an interrupt only count."""
+        while not (self.is_free(text) or _is_interrupted()):
+            self._sleep(max(0.001, self._shown[0][0] + _WINDOW - self._clock()))
+        size = text + _OVERHEAD if text else 0
+        self._shown.append((self._clock(), size))
+        self._text += size
+
+
+def _shortened(event: Event) -> Event:
+    """An event that is shown late: a value as a display, of a long text the end."""
+    match event["output_type"]:
+        case "stream" if len(event["text"]) > _LAST_TEXT:
+            return {**event, "text": event["text"][-_LAST_TEXT:]}
+        case "execute_result":
+            return {**event, "output_type": "display_data"}
+    return event
+
+
+def _is_interrupted() -> bool:
+    """Whether a KeyboardInterrupt is being handled: the pool shows what is queued meanwhile."""
+    return isinstance(sys.exc_info()[1], KeyboardInterrupt)
 
 
 def _shown(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from traitlets.config import Application, Config
 
 from jupyter_pool._cpus import cgroup_quota, size_for
-from jupyter_pool.config import PoolConfig, default_size, parse_time
+from jupyter_pool.config import PoolConfig, default_size, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
 
 COUNTS = {
@@ -66,6 +66,7 @@ def test_defaults() -> None:
         "max_tasks": None,
         "max_lifetime": None,
         "max_idle": 60.0,
+        "output_limit": 20_000_000,
         "env": {},
         "cwd": None,
         "interrupt_grace": 2.0,
@@ -275,6 +276,54 @@ def test_times_that_are_not(wrong: Any) -> None:
         parse_time(wrong)
     assert str(caught.value).startswith(f"{wrong!r} is not a time")
     assert "10m" in str(caught.value)
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (20_000_000, 20_000_000),
+        (1e6, 1_000_000),
+        (np.int64(5), 5),
+        (0, 0),
+        ("500", 500),
+        ("500B", 500),
+        ("64kB", 64_000),
+        ("64 KB", 64_000),
+        ("1.5GB", 1_500_000_000),
+        ("2GiB", 2 * 2**30),
+        (" .5 mib ", 2**19),
+        ("1TB", 10**12),
+        ("none", None),
+        ("None", None),
+        (None, None),
+    ],
+)
+def test_sizes_that_are_read(given: Any, size: int | None) -> None:
+    assert parse_size(given) == size
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "MB", "-1", "1e3", "1 M", "ib", "10kk", "1,5GB", "nan", -1, float("nan"), float("inf"), True,
+     [1], "٣kB"],
+)  # fmt: skip
+def test_sizes_that_are_not(wrong: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_size(wrong)
+    assert str(caught.value).startswith(f"{wrong!r} is not a size")
+    assert "20MB" in str(caught.value)
+
+
+def test_the_output_limit_is_a_size_with_room_for_some_messages() -> None:
+    for given, size in [(10_000, 10_000), ("200kB", 200_000), ("none", None), (None, None)]:
+        assert PoolConfig.build({"output_limit": given}).output_limit == size
+    for wrong in [9_999, 0, -1, "much", True]:
+        message = refusal({"output_limit": wrong})
+        assert message.startswith(f"output_limit={wrong!r} is not possible: it takes a size")
+        assert "at least 10 kB" in message
 
 
 # --- the default size ---------------------------------------------------------------------------

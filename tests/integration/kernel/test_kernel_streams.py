@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+import psutil
 import pytest
 from integration.kernel.kernel_client import Worker
 
@@ -121,6 +122,59 @@ def test_no_display_is_lost_with_a_reader_that_does_not_read(worker: Worker) -> 
     assert worker.receive(worker.shell, request, 60)["content"]["status"] == "ok"
     messages = worker.drain(request, 60)
     assert sum(message["msg_type"] == "display_data" for message in messages) == 20000
+
+
+def test_a_reader_that_never_reads_costs_no_more_than_the_limit_for_each_request(
+    worker: Worker,
+) -> None:
+    process = psutil.Process(worker.pid)
+    flood = "for i in range(2_000): print('x' * 1000)\nfor i in range(500): display(i)"
+    before = process.memory_info().rss
+    requests = [worker.submit(flood, output_limit=200_000) for _ in range(20)]
+    for request in requests:
+        assert worker.receive(worker.shell, request, 60)["content"]["status"] == "ok"
+    # ZMQ keeps what is not read; of 40 MB of text that is 20 times the limit, and its overhead.
+    assert process.memory_info().rss - before < 20_000_000
+    for request in requests:
+        messages = worker.drain(request, 60)
+        size = sum(len(str(message["content"])) for message in messages)
+        assert 100_000 < size < 220_000
+        assert messages[-1]["content"] == {"execution_state": "idle"}
+
+
+def test_widgets_messages_have_a_limit_of_their_own(worker: Worker) -> None:
+    answer = worker.run(
+        "from comm import create_comm\nwidget = create_comm('w')\n"
+        "for i in range(1000): widget.send('x' * 1000)\nprint('seen')",
+        output_limit=200_000,
+    )
+    assert 50 < answer.types.count("comm_msg") < 200
+    assert answer.stdout == "seen\n"
+    assert answer.report["left_out"] == 0
+
+
+def test_an_ordinary_client_has_no_limit(worker: Worker) -> None:
+    worker.run("print('x' * 100_000)", output_limit=10_000)
+    answer = worker.run("print('x' * 100_000)", plain=True)
+    assert answer.stdout == "x" * 100_000 + "\n"
+
+
+def test_text_of_an_earlier_request_is_not_shown_at_this_ones_end(worker: Worker) -> None:
+    worker.run(
+        "import threading\ngo, gone = threading.Event(), threading.Event()\n"
+        "def late():\n    go.wait(20)\n    print('late ' * 10)\n    gone.set()\n"
+        "context = __import__('contextvars').copy_context()\n"
+        "threading.Thread(target=context.run, args=(late,)).start()",
+        keep=True,
+        scope="s",
+    )
+    request = worker.submit(
+        "print('x' * 100_000)\ngo.set()\ngone.wait(20)", keep=True, scope="s", output_limit=20_000
+    )
+    answer = worker.finish(request)
+    assert "left out" in answer.stdout
+    assert "late" not in answer.stdout
+    worker.run("", scope="", reset=True)
 
 
 # -- what the owner sees ----------------------------------------------------------------

@@ -62,6 +62,8 @@ def test_without_options_everything_is_as_the_help_says() -> None:
         ("--out 'a, b'", "outputs", ("a", "b")),
         ("--as run", "save_as", "run"),
         ("--isolation process", "isolation", "process"),
+        ("--output-limit 500kB", "output_limit", "500kB"),
+        ("--output-limit none", "output_limit", "none"),
         ("--retries 2", "retries", 2),
         ("--seed 7", "seed", 7),
         ("-q", "quiet", True),
@@ -111,6 +113,8 @@ def test_names_to_send_can_be_automatic_chosen_or_both(
         ("--pool a --pool b", ["-p/--pool is given twice"]),
         ("--pool ''", ["--pool", "not an empty text"]),
         ("--isolation proces", ["namespace, process, none", "did you mean process?"]),
+        ("--output-limit 5kB", ["--output-limit", "'5kB' is not possible", "at least 10kB"]),
+        ("--output-limit much", ["'much' is not possible"]),
         ("--retries -1", ["--retries", "a whole number from 0 on", "'-1'"]),
         ("--retries x", ["--retries", "a whole number from 0 on", "'x'"]),
         ("--seed 4294967296", ["--seed", "from 0 to 4294967295"]),
@@ -186,6 +190,7 @@ def test_pool_start_takes_every_option_of_a_pool() -> None:
         "--name big --size 3 --overflow 2 --lazy --reserve 1 --kernel ir --isolation process "
         "--checkout-timeout none --operation-timeout 5m --max-waiting 9 --max-tasks 10 "
         "--max-lifetime 2h --max-idle 30 --env A=1 --env B=x=y --env C --cwd . "
+        "--output-limit 1.5MB "
         "--interrupt-grace 1.5 --start-timeout 10s --health-check-interval 1m --session-ttl none "
         "--max-sessions 5"
     )
@@ -197,6 +202,7 @@ def test_pool_start_takes_every_option_of_a_pool() -> None:
     assert (config.checkout_timeout, config.operation_timeout) == (None, 300.0)
     assert config.env == {"A": "1", "B": "x=y", "C": None}
     assert config.session_ttl is None
+    assert config.output_limit == 1_500_000
 
 
 def test_pool_start_passes_nothing_that_was_not_given() -> None:

@@ -43,7 +43,7 @@ def complete(matcher: PoolMatcher, text: str) -> list[str]:
         ("%%pool_exec --se", ["--session", "--seed"]),
         ("%%pool_exec --pool x --se", ["--session", "--seed"]),
         ("%%pool_exec --seed 3 --se", ["--session"]),  # each once
-        ("%%pool_exec --out a --ou", ["--out", "--output"]),  # but lists add up
+        ("%%pool_exec --out a --ou", ["--out", "--output", "--output-limit"]),  # but lists add up
         ("%%pool_exec --isolation ", ["namespace", "process", "none"]),
         ("%%pool_exec --isolation p", ["process"]),
         ("%%pool_exec --isolation=p", ["--isolation=process"]),

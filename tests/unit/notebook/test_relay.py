@@ -8,7 +8,7 @@ import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_pool.notebook.relay import Relay, WorkerValue
+from jupyter_pool.notebook.relay import Pace, Relay, WorkerValue
 from jupyter_pool.notebook.waiting import WaitNotice, wait_text
 from jupyter_pool.results import ExecutionResult, WaitInfo
 
@@ -149,3 +149,104 @@ def test_waiting_is_silent_where_there_is_nobody_to_see_it(
     notice.clear()
     assert published == []
     assert capsys.readouterr() == ("", "")
+
+
+# -- the pace of a flood ------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only while one sleeps; remembers when each message was shown."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.shown: list[tuple[float, int]] = []
+        self.pace = Pace(lambda: self.now, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def show(self, text: int) -> None:
+        self.pace.wait(text)
+        self.shown.append((self.now, text))
+
+    def most_within(self, seconds: float) -> tuple[int, int]:
+        """The most messages, and the most text, in any stretch of so many seconds."""
+        messages = text = 0
+        for start, _ in self.shown:
+            inside = [size for when, size in self.shown if start <= when < start + seconds]
+            messages, text = max(messages, len(inside)), max(text, sum(inside))
+        return messages, text
+
+
+def test_what_a_server_lets_through_is_shown_without_a_pause() -> None:
+    clock = Clock()
+    for _ in range(2_000):
+        clock.show(0)
+    for _ in range(10):
+        clock.show(200_000)
+    assert clock.now == 100.0
+
+
+def test_a_flood_of_displays_stays_below_a_servers_message_rate() -> None:
+    clock = Clock()
+    for _ in range(7_000):
+        clock.show(0)
+    times = [when for when, _ in clock.shown]
+    for first, last in zip(times, times[3_000:], strict=False):
+        assert last - first >= 3
+    assert clock.now - 100 < 10
+
+
+def test_a_flood_of_text_stays_below_a_servers_data_rate() -> None:
+    clock = Clock()
+    for _ in range(100):
+        clock.show(200_000)
+    assert clock.most_within(3)[1] <= 3_000_000
+    assert clock.now - 100 < 30
+
+
+def test_one_text_above_the_limit_does_not_wait_for_ever() -> None:
+    clock = Clock()
+    clock.show(10_000_000)
+    clock.show(0)
+    assert clock.now < 110
+
+
+def test_whoever_interrupts_need_not_wait_for_the_rest_of_a_flood() -> None:
+    clock = Clock()
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        for _ in range(100):
+            clock.show(200_000)
+    assert clock.now == 100.0
+
+
+def test_after_an_interrupt_the_end_is_shown_of_what_would_have_to_wait(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    relay = Relay(shell)
+    relay._pace = clock.pace
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        for number in range(4_000):
+            relay({"output_type": "stream", "name": "stdout", "text": f"{number}\n"})
+        relay.show_last()
+    captured = capsys.readouterr()
+    numbers = [int(line) for line in captured.out.splitlines()]
+    assert numbers == [*range(numbers.index(3_980)), *range(3_980, 4_000)]
+    missing = 4_000 - len(numbers)
+    assert captured.err == f"[… interrupted: {missing} outputs are not shown …]\n"
+    assert clock.now == 100.0
+
+
+def test_a_long_text_is_shown_whole_in_parts(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "".join(f"{number}\n" for number in range(100_000))
+    relay = Relay(shell)
+    relay._pace = Pace(sleep=lambda seconds: None)
+    relay({"output_type": "stream", "name": "stdout", "text": text})
+    assert capsys.readouterr().out == text

@@ -1,0 +1,57 @@
+"""Printing in a worker against printing in a stock kernel, up to the text's arrival.
+
+pytest tests/benchmarks -s
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from jupyter_pool import KernelPool
+from support.paired import measure, table
+from support.stock import StockKernel
+
+COUNT = 200_000
+TEXT = "".join(f"{i}\n" for i in range(COUNT))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("code", "at_most"),
+    [
+        (f"for i in range({COUNT}): print(i)", 1.0),
+        # Stock kernels wait for their iopub thread at each flush.
+        (f"for i in range({COUNT // 10}): print(i, flush=True)", 0.5),
+    ],
+)
+def test_printing_is_not_slower_than_in_a_stock_kernel(code: str, at_most: float) -> None:
+    text = TEXT if "flush" not in code else "".join(f"{i}\n" for i in range(COUNT // 10))
+    with KernelPool(size=1) as pool, StockKernel() as client:
+
+        def ours() -> float:
+            begun = time.perf_counter()
+            result = pool.execute(code)
+            took = time.perf_counter() - begun
+            assert result.stdout == text
+            return took
+
+        def theirs() -> float:
+            parts: list[str] = []
+            begun = time.perf_counter()
+            client.execute_interactive(
+                code,
+                timeout=120,
+                output_hook=lambda message: parts.append(message["content"].get("text", "")),
+            )
+            took = time.perf_counter() - begun
+            # A stock kernel drops messages that its reader is too slow for: not checked.
+            assert parts
+            return took
+
+        for side in (ours, theirs):
+            side()
+        figure = measure(code, ours, "stock ipykernel", theirs, rounds=10, at_most=at_most)
+    print("\n" + table([figure]))
+    assert figure.ratio <= figure.at_most
