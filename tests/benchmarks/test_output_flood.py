@@ -13,21 +13,20 @@ from jupyter_pool import KernelPool
 from support.paired import measure, table
 from support.stock import StockKernel
 
-COUNT = 200_000
-TEXT = "".join(f"{i}\n" for i in range(COUNT))
-
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("code", "at_most"),
+    ("code", "count", "at_most"),
     [
-        (f"for i in range({COUNT}): print(i)", 1.0),
-        # Stock kernels wait for their iopub thread at each flush.
-        (f"for i in range({COUNT // 10}): print(i, flush=True)", 0.5),
+        ("for i in range(200_000): print(i)", 200_000, 1.0),
+        # Fewer than a stock kernel may drop: its high-water mark is 1000 messages.
+        ("for i in range(900): print(i, flush=True)", 900, 0.5),
     ],
 )
-def test_printing_is_not_slower_than_in_a_stock_kernel(code: str, at_most: float) -> None:
-    text = TEXT if "flush" not in code else "".join(f"{i}\n" for i in range(COUNT // 10))
+def test_printing_is_not_slower_than_in_a_stock_kernel(
+    code: str, count: int, at_most: float
+) -> None:
+    text = "".join(f"{i}\n" for i in range(count))
     with KernelPool(size=1) as pool, StockKernel() as client:
 
         def ours() -> float:
@@ -46,8 +45,7 @@ def test_printing_is_not_slower_than_in_a_stock_kernel(code: str, at_most: float
                 output_hook=lambda message: parts.append(message["content"].get("text", "")),
             )
             took = time.perf_counter() - begun
-            # A stock kernel drops messages that its reader is too slow for: not checked.
-            assert parts
+            assert "".join(parts) == text
             return took
 
         for side in (ours, theirs):
