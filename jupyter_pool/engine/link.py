@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from .driver import Driver
     from .request import Request
 
-#: How long an idle status may come after its reply, in seconds; iopub may have dropped it.
+#: How long an idle status may come after its reply, in seconds, before the kernel is asked for a
+#: sign of its order; iopub may have dropped it.
 IDLE_GRACE = 1.0
+#: How long that sign may take, in seconds.
+FENCE_TIMEOUT = 10.0
 #: A probe whose idle status did not come (the subscription was too late) is sent again after this.
 PROBE_AGAIN = 0.05
 
@@ -56,6 +59,8 @@ class Flight:
     interruptible: bool = False
     interrupt: bool = False
     idle: bool = False
+    #: A later request whose status shows that an idle status which is not here by then is lost.
+    fence: str | None = None
 
 
 class Link:
@@ -261,9 +266,13 @@ class Link:
         """Something that the worker published for a request."""
         message = self._unpack(frames)
         flight = self.flight
-        if message is None or flight is None or message.parent_id != flight.message_id:
+        if message is None or flight is None:
             return
         kind = message.msg_type
+        if message.parent_id != flight.message_id:
+            if message.parent_id == flight.fence and kind == "status":
+                self._idle_lost(flight)
+            return
         if kind in OUTPUT_TYPES:
             event = flight.collector.add(kind, message.content)
             request = flight.request
@@ -296,10 +305,20 @@ class Link:
             return
         if not self.ready:
             self._probe()
+        elif flight.fence is None:
+            # Late, or lost? What a worker publishes keeps its order, so it is lost when the status
+            # of something later is here.
+            flight.fence = self.engine.new_id()
+            self.engine.expect(flight.fence, self)
+            self._send("kernel_info_request", flight.fence, {})
+            self.engine.after(FENCE_TIMEOUT, lambda: self._idle_overdue(flight))
         else:
-            # Answered, so not running, but its idle status is lost: good enough to end the
-            # request, not to trust the worker with another one.
-            self._landed(flight, "its idle status was lost")
+            self._idle_lost(flight)
+
+    def _idle_lost(self, flight: Flight) -> None:
+        # Answered, so not running: good enough to end the request, not to trust the worker with
+        # another one.
+        self._landed(flight, "its idle status was lost")
 
     def _landed(self, flight: Flight, recycle: str | None = None) -> None:
         """Reply and idle status are there."""
@@ -310,6 +329,8 @@ class Link:
                 self._probed(flight, reply)
             return
         self.engine.forget(flight.message_id)
+        if flight.fence is not None:
+            self.engine.forget(flight.fence)
         ours = reply.metadata.get("jupyter_pool") or {}
         recycle = recycle or ours.get("recycle")
         self.flight = None

@@ -18,8 +18,9 @@ from jupyter_pool import (
     OperationTimeout,
     WorkerDied,
 )
-from support.cells import Watcher, states, value
+from support.cells import DEADLINE, Watcher, states, value
 from support.conditions import eventually
+from support.kernelspecs import kernelspec, scripted
 
 pytestmark = pytest.mark.requires("kernel:bash")
 
@@ -223,3 +224,21 @@ def test_answers_of_several_foreign_workers_are_never_mixed_up() -> None:
         with ThreadPoolExecutor(6) as threads:
             found = list(threads.map(lambda n: value(pool.execute(f"print({n}); {n}")), range(90)))
     assert found == [str(n) for n in range(90)]
+
+
+@pytest.mark.parametrize("behaviour", ["losing", "late"])
+def test_an_idle_status_that_does_not_come_is_told_from_one_that_is_late(
+    behaviour: str, tmp_path: Path
+) -> None:
+    # Without isolation a worker is only replaced if there is something wrong with it.
+    with (
+        kernelspec(behaviour, scripted(behaviour, tmp_path)) as name,
+        KernelPool(1, kernel_name=name, isolation="none") as pool,
+    ):
+        pool.start(wait=True, timeout=DEADLINE)
+        result = pool.execute("lose")
+        lost = behaviour == "losing"
+        assert result.stdout == "lose" + ("" if lost else "!")
+        recycled = {"its idle status was lost": 1} if lost else {}
+        assert pool.get_stats().workers_recycled == recycled
+        assert pool.execute("next").stdout == "next"

@@ -6,6 +6,8 @@ has answered a kernel_info_request. The file ``go``, once a test makes it, makes
     patient     executes nothing before ``go`` is there
     refusing    answers everything that it is to execute with an error
     dying       executes what it gets first, and ends soon after its reply
+    losing      never says that it is idle after it was told to execute "lose"
+    late        says so two seconds after its reply, with a last output before it
     well        behaves well: its output is what it is told to execute
 """
 
@@ -30,6 +32,8 @@ class ScriptedKernel(Kernel):
 
     behaviour = Unicode().tag(config=True)
     folder = Unicode().tag(config=True)
+    #: The idle status of what is executed is to be lost, or late.
+    lost = False
 
     def start(self) -> None:
         with open(Path(self.folder, "started"), "a") as file:
@@ -44,9 +48,20 @@ class ScriptedKernel(Kernel):
         await super().kernel_info_request(stream, ident, parent)
         Path(self.folder, "asked").touch()
 
+    def _publish_status(self, status: str, *args: Any, **kwargs: Any) -> None:
+        if status == "idle" and self.lost:
+            self.lost = False
+            if self.behaviour == "late":
+                time.sleep(2)
+                self.send_response(self.iopub_socket, "stream", {"name": "stdout", "text": "!"})
+            else:
+                return
+        super()._publish_status(status, *args, **kwargs)
+
     async def do_execute(
         self, code: str, silent: bool, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
+        self.lost = code == "lose"
         if self.behaviour == "patient":
             while not self.go:
                 time.sleep(0.01)
