@@ -12,6 +12,7 @@ its session is verified gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -26,6 +27,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 from jupyter_pool import kernel
+from jupyter_pool.kernel import started
 
 from . import processes
 from .guardian import Guardian
@@ -72,6 +74,8 @@ class Exited:
     status: int | None
     stderr: str
     error: str | None = None
+    #: The id of the message that it worked on last, if it is a kernel that says so.
+    worked_on: str = ""
 
 
 class _Manager(AsyncKernelManager):
@@ -216,13 +220,17 @@ class Launcher:
             error = str(problem)
         except Exception as problem:  # noqa: BLE001 - a foreign provisioner may raise anything
             error = f"{type(problem).__name__}: {problem}"
+        worked_on = started.read(started.beside(self._connection_file(worker)))
         await self._bury(worker)
         worker.gone.set()
-        worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error))
+        worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error, worked_on))
+
+    def _connection_file(self, worker: Worker) -> str:
+        return os.path.join(self.folder, f"{worker.name}.json")
 
     async def _launch(self, worker: Worker) -> None:
         manager = worker.manager = _Manager(
-            connection_file=os.path.join(self.folder, f"{worker.name}.json"),
+            connection_file=self._connection_file(worker),
             context=self._context,
             transport="ipc",
             ip=os.path.join(self.folder, worker.name),
@@ -231,6 +239,7 @@ class Launcher:
         )
         if worker.spec.kernel_name is None:
             manager._kernel_spec = worker_spec()
+            started.make(started.beside(self._connection_file(worker)))
         else:
             manager.kernel_name = worker.spec.kernel_name
         worker.stderr_fd, write_end = os.pipe()
@@ -302,6 +311,8 @@ class Launcher:
                     await worker.manager.provisioner.kill()
                 await worker.manager.provisioner.wait()
             await worker.manager.cleanup_resources()
+        with contextlib.suppress(OSError):
+            os.unlink(started.beside(self._connection_file(worker)))
         if worker.pid is not None:
             self._guardian.remove(worker.pid)
 
