@@ -48,6 +48,10 @@ _BATCH = 200
 _ANSWER_TIMEOUT = 30.0
 
 
+#: Threads that are making or joining an engine, of which there is at most one at a time.
+_acquiring: set[int] = set()
+
+
 class Engine:
     """The process's I/O thread, its sockets, and the launcher of its workers."""
 
@@ -58,14 +62,18 @@ class Engine:
     def acquire(cls, make: Callable[[Engine], Driver]) -> Driver:
         """Make a driver on the running engine, or on a new one."""
         with cls._lock:
-            if cls._current is None:
-                cls._current = cls()
-            engine = cls._current
-            driver = make(engine)
-            engine._drivers.append(driver)
-            if not engine.thread.is_alive():
-                engine.thread.start()
-            return driver
+            _acquiring.add(threading.get_ident())
+            try:
+                if cls._current is None:
+                    cls._current = cls()
+                engine = cls._current
+                driver = make(engine)
+                engine._drivers.append(driver)
+                if not engine.thread.is_alive():
+                    engine.thread.start()
+                return driver
+            finally:
+                _acquiring.discard(threading.get_ident())
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -113,6 +121,8 @@ class Engine:
 
     def ask(self, question: Callable[[], _T]) -> _T:
         """Call it on the I/O thread and return its answer."""
+        if threading.current_thread() is self.thread:
+            return question()  # the garbage collector runs finalizers in any thread
         answer: list[_T | BaseException] = []
         done = threading.Event()
 
@@ -129,6 +139,11 @@ class Engine:
         if isinstance(answer[0], BaseException):
             raise answer[0]
         return answer[0]
+
+    def may_wait(self) -> bool:
+        """Whether this thread may wait for the I/O thread: it is not one that works for it."""
+        own = (self.thread, self.launcher.thread)
+        return threading.current_thread() not in own and threading.get_ident() not in _acquiring
 
     def join(self, timeout: float) -> None:
         """Wait for the thread if it is ending, that is, if the last pool was closed."""

@@ -150,8 +150,8 @@ class Launcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._guardian_fd = -1
         self._watch_guardian()
-        self._thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -173,7 +173,7 @@ class Launcher:
     def close(self) -> None:
         """End the thread and dismiss the guardian. Every worker must be gone."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self.thread.join()
         if self._guardian_fd >= 0:
             os.close(self._guardian_fd)
         self._loop.close()
