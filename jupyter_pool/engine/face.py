@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.config import PoolConfig
-from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable
+from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, WorkerStartError
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits
@@ -88,7 +88,11 @@ class PoolFace:
         self.check_open()
         driver = self._driver
         if driver is None:
-            _uninterrupted(self._make_driver)
+            try:
+                _uninterrupted(self._make_driver)
+            except WorkerStartError as error:
+                error.context["pool"] = self.name
+                raise
             driver = self._driver
             if driver is None:
                 self.check_open()  # closed meanwhile

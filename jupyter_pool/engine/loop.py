@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zmq
 from jupyter_core.paths import jupyter_runtime_dir
 
-from jupyter_pool.errors import PoolNotAvailable
-from jupyter_pool.provisioning.launcher import MAX_IPC_PATH, Launcher
+from jupyter_pool.errors import PoolNotAvailable, WorkerStartError
+from jupyter_pool.provisioning.launcher import MAX_IPC_PATH, Launcher, explain_os_error
 
 from . import wire
 from .sockets import Channels, receive
@@ -78,9 +78,15 @@ class Engine:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.token = secrets.token_hex(4)
-        self.folder = _private_folder()
-        self.launcher = Launcher(self.folder)
+        self._wake_read, self._wake_write = _wake_pair()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.folder = ""
+        try:
+            self.folder = _private_folder()
+            self.launcher = Launcher(self.folder)
+        except BaseException:  # no room for another file, descriptor or process
+            self._give_back()
+            raise
         self._drivers: list[Driver] = []
         self._links: dict[bytes, Link] = {}
         self._awaited: dict[str, Link] = {}
@@ -88,7 +94,6 @@ class Engine:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._inbox: deque[Callable[[], None]] = deque()
         self._polling = False
-        self._wake_read, self._wake_write = _wake_pair()
         self._plain: Channels | None = None
         self._curve: Channels | None = None
         self._poller = zmq.Poller()
@@ -264,14 +269,18 @@ class Engine:
         for channels in (self._plain, self._curve):
             if channels is not None:
                 channels.close()
-        self.context.term()
         self.launcher.close()
-        for fd in {self._wake_read, self._wake_write}:
-            os.close(fd)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._give_back()
         self._ended = True
         self._polling = False
         self._call_posted()
+
+    def _give_back(self) -> None:
+        self.context.term()
+        for fd in {self._wake_read, self._wake_write}:
+            os.close(fd)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _guarded(call: Callable[[], Any]) -> None:
@@ -293,8 +302,21 @@ def _wake_pair() -> tuple[int, int]:
 
 
 def _private_folder() -> str:
-    """A folder that only this user can enter, with a path short enough for Unix sockets."""
+    """A folder that only this user can enter, with a path short enough for Unix sockets.
+
+    Raises
+    ------
+    WorkerStartError
+        There is no room for it, or no right to make it.
+    """
     runtime = jupyter_runtime_dir()
+    try:
+        return _make_folder(runtime)
+    except OSError as error:
+        raise WorkerStartError(explain_os_error(error, runtime)) from error
+
+
+def _make_folder(runtime: str) -> str:
     longest = len(os.fsencode(os.path.join(runtime, "pool-xxxxxxxx", "w1000000-1")))
     if longest <= MAX_IPC_PATH:
         os.makedirs(runtime, mode=0o700, exist_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -144,14 +145,21 @@ class Launcher:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._guardian = Guardian(folder)
+        try:
+            self._prepare()
+        except BaseException:
+            self._guardian.close()
+            raise
+        self.thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
+        self.thread.start()
+
+    def _prepare(self) -> None:
         # Only KernelManager's trait needs one; no socket is ever made from it.
         self._context = zmq.asyncio.Context()
         self._loop = asyncio.SelectorEventLoop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._guardian_fd = -1
         self._watch_guardian()
-        self.thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
-        self.thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -218,6 +226,8 @@ class Launcher:
             status = await self._exit_status(worker)
         except NoSuchKernel as problem:
             error = str(problem)
+        except OSError as problem:
+            error = explain_os_error(problem, self.folder)
         except Exception as problem:  # noqa: BLE001 - a foreign provisioner may raise anything
             error = f"{type(problem).__name__}: {problem}"
         worked_on = started.read(started.beside(self._connection_file(worker)))
@@ -229,6 +239,8 @@ class Launcher:
         return os.path.join(self.folder, f"{worker.name}.json")
 
     async def _launch(self, worker: Worker) -> None:
+        # Those who tidy up temporary folders may have taken it.
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         manager = worker.manager = _Manager(
             connection_file=self._connection_file(worker),
             context=self._context,
@@ -388,6 +400,17 @@ class Launcher:
             done()
 
         self._spawn(interrupt())
+
+
+def explain_os_error(error: OSError, folder: str) -> str:
+    """What kept a kernel from being started, with the folder and what to do where that matters."""
+    said = f"{type(error).__name__}: {error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return (
+            f"nothing can be written to the runtime folder {folder}: {error.strerror}\n"
+            f"  Next: make room there, or set JUPYTER_RUNTIME_DIR to a folder that has some ({said})"
+        )
+    return said
 
 
 #: The channels of a kernel in the order of their port numbers on an ipc path.
