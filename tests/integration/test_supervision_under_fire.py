@@ -195,8 +195,8 @@ def failure(pool: KernelPool) -> str:
 
 
 def test_a_full_disk_is_named_and_the_pool_heals_when_there_is_room(disk: TinyDisk) -> None:
+    disk.fill()
     with KernelPool(size=1) as pool:
-        disk.fill()
         message = failure(pool)
         assert f"nothing can be written to the runtime folder {disk.path}/pool-" in message
         assert "No space left on device" in message
