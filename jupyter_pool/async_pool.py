@@ -197,16 +197,9 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
         if driver is None:
             return
         loop = asyncio.get_running_loop()
-
-        def see_to_its_end() -> None:
-            if timeout == 0 or not driver.wait_closed(timeout):
-                self.begin_close(now=True)
-                driver.wait_closed(self.force_close_timeout())
-            self.end_close(driver)
-
         try:
             # The loop goes on meanwhile. If this task is cancelled the thread finishes alone.
-            await loop.run_in_executor(None, see_to_its_end)
+            await loop.run_in_executor(None, self.see_closed, driver, timeout)
         except BaseException:
             self.begin_close(now=True)
             raise

@@ -315,18 +315,8 @@ class KernelPool(PoolFace, _Requests):
             then killed. 0: at once. None: never.
         """
         driver = self.begin_close(now=timeout == 0)
-        if driver is None:
-            return
-        try:
-            if timeout == 0 or not driver.wait_closed(timeout):
-                self.begin_close(now=True)
-                driver.wait_closed(self.force_close_timeout())
-        except BaseException:  # Ctrl-C: finish nothing more, but leave nothing behind
-            self.begin_close(now=True)
-            driver.wait_closed(self.force_close_timeout())
-            raise
-        finally:
-            self.end_close(driver)
+        if driver is not None:
+            self.see_closed(driver, timeout)
 
     def __enter__(self) -> KernelPool:
         return self.start()

@@ -265,9 +265,11 @@ class PoolCore:
         self._desk.bereave(worker, reason)
 
     def _failed(self, worker: WorkerRecord, reason: object, now: float) -> None:
-        self._staff.failed(worker, reason, now)
-        if worker.ready_at is None and self._staff.hopeless:
-            # Rather tell the waiters why than let them wait for one start after another.
+        staff = self._staff
+        staff.failed(worker, reason, now)
+        if worker.ready_at is None and staff.hopeless and not staff.supervision.trusted:
+            # Rather tell the waiters why than let them wait for one start after another; but where
+            # starts have succeeded, the next one probably will.
             self._desk.finish_queued(Outcome.START_FAILED, reason)
 
     def _protocol_violation(self, event: ev.ProtocolViolation, now: float) -> None:

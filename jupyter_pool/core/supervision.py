@@ -1,6 +1,8 @@
 """When to start workers again after starts have failed.
 
-    healthy ──failures──▶ backing off ──too many in the window──▶ degraded ──a success──▶ healthy
+    healthy ──failures──▶ backing off ──too many in the window──▶ degraded
+       ▲                       │                                     │
+       └────────────────── a success ◀───────────────────────────────┘
 
 A *failure* is a start that did not succeed, or a worker that died before it proved itself. A *success*
 is a worker that proved itself: it ran something, or it lived for `early_death` seconds. Becoming ready
@@ -28,6 +30,7 @@ class Supervision:
         "_longest",
         "_streak",
         "_streak_grew_at",
+        "_succeeded",
         "_window",
         "degraded",
         "degraded_at",
@@ -47,6 +50,12 @@ class Supervision:
         self.degraded_at = float("-inf")
         self.last_reason: object = None
         self.retry_at = float("-inf")
+        self._succeeded = False
+
+    @property
+    def trusted(self) -> bool:
+        """Starts have succeeded, and too few tries have failed since to think them the rule."""
+        return self._succeeded and self._streak < self._limit
 
     def failed(self, started_at: float, reason: object, now: float) -> bool:
         """Note a failure of a worker that was started then. Returns whether it degrades the pool."""
@@ -64,6 +73,7 @@ class Supervision:
         if self.degraded or not full or now - self._failures[0] > self._window:
             return False
         self.degraded = True
+        self._succeeded = False
         self.degraded_at = now
         return True
 
@@ -71,8 +81,7 @@ class Supervision:
         """Note a success. Returns whether the pool has recovered by it."""
         self._streak = 0
         self.retry_at = float("-inf")
-        if not self.degraded:
-            return False
-        self.degraded = False
-        self._failures.clear()
-        return True
+        self._succeeded = True
+        self._failures.clear()  # those before it were bad luck
+        recovered, self.degraded = self.degraded, False
+        return recovered

@@ -42,8 +42,11 @@ class Durations:
 
 @dataclass(slots=True)
 class _Session:
+    # Wall clock, for people to read.
     first_seen: float
     last_activity: float
+    #: The same on a clock that nobody sets: what decides when a session is stale.
+    active_at: float = 0.0
     #: Its requests that have come and not ended yet.
     open: int = 0
     requests: int = 0
@@ -66,7 +69,7 @@ class Sessions:
         now = time.time()
         session = self._known.setdefault(session_id, _Session(now, now))
         session.open += 1
-        self._mark(session_id, session, now)
+        self._mark(session_id, session)
 
     def count(self, session_id: str, *, ok: bool, busy: float, worker_id: int | None) -> None:
         """A request with this label has ended; unless the session was ended before it."""
@@ -79,22 +82,24 @@ class Sessions:
         session.busy_time += busy
         if worker_id is not None:
             session.last_worker = worker_id
-        self._mark(session_id, session, time.time())
+        self._mark(session_id, session)
 
-    def _mark(self, session_id: str, session: _Session, now: float) -> None:
-        session.last_activity = now
+    def _mark(self, session_id: str, session: _Session) -> None:
+        session.last_activity = time.time()
+        session.active_at = time.monotonic()
         self._known.move_to_end(session_id)
-        self._expire(now)
+        self._expire()
 
     def forget(self, session_id: str) -> bool:
         """End a session; False if there is none of that id."""
         return self._known.pop(session_id, None) is not None
 
-    def _expire(self, now: float) -> None:
+    def _expire(self) -> None:
+        now = time.monotonic()
         surplus = len(self._known) - self._most
         gone: list[str] = []
         for name, session in self._known.items():
-            stale = self._ttl is not None and now - session.last_activity > self._ttl
+            stale = self._ttl is not None and now - session.active_at > self._ttl
             if not stale and len(gone) >= surplus:
                 break
             if not session.open:  # one that still has work is in use, however long that takes
@@ -104,7 +109,7 @@ class Sessions:
 
     def snapshot(self) -> dict[str, SessionInfo]:
         """What is known of each, the latest active last."""
-        self._expire(time.time())
+        self._expire()
         return {
             name: SessionInfo(
                 name,

@@ -415,6 +415,7 @@ class Driver:
         elif link.stop is not None:
             self.feed(WorkerStopped(worker_id))
         else:
+            link.note_last_work(exited)
             exitcode, signal = describe_exit(exited.status)
             cause = signal or ("unknown" if exitcode is None else f"exit code {exitcode}")
             self.accounting.lost[cause] += 1

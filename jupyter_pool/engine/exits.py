@@ -36,11 +36,9 @@ def _close_all() -> None:
     for pool, driver in closing:
         if driver is not None:
             try:
-                driver.wait_closed(None)
-            except BaseException:  # noqa: BLE001 - Ctrl-C at exit: finish nothing more, but end well
-                pool.begin_close(now=True)
-                driver.wait_closed(pool.force_close_timeout())
-            pool.end_close(driver)
+                pool.see_closed(driver, None)
+            except BaseException:  # noqa: BLE001 - Ctrl-C at exit: it has finished nothing more
+                pass
 
 
 def _after_fork() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -13,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.config import PoolConfig
-from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable
+from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, WorkerStartError
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits
 from .calls import DEFAULT, Guarded, make_request
 from .driver import Driver
-from .futures import CallbackThread
+from .futures import CallbackThread, StreamingFutureSink
 from .health import HEALTH_TIMEOUT
 from .log import PoolLog
 from .loop import Engine
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 #: How much longer than the interrupt's grace a cancelled request or a forced close may take,
 #: in seconds: the worker is killed, its last words read, its session searched.
 SETTLE_SLACK = 10.0
+#: How long a forced close waits for callbacks that do not return, in seconds.
+CALLBACK_SLACK = 2.0
 
 
 class PoolFace:
@@ -49,12 +52,14 @@ class PoolFace:
         self.name: str = register(self, self.config.name)
         self.log = PoolLog(self.name)
         self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
-        #: The threads on which `on_output` of submitted code is called.
-        self.streaming: set[CallbackThread] = set()
+        #: Futures whose `on_output` has not seen everything yet, each with a thread of its own.
+        self.streaming: set[StreamingFutureSink] = set()
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._driver: Driver | None = None
         self._closed = False
+        # Two callbacks that both close the pool must not wait for each other.
+        self._closing: set[threading.Thread] = set()
 
     def __repr__(self) -> str:
         if self._closed:
@@ -85,7 +90,11 @@ class PoolFace:
         self.check_open()
         driver = self._driver
         if driver is None:
-            _uninterrupted(self._make_driver)
+            try:
+                _uninterrupted(self._make_driver)
+            except WorkerStartError as error:
+                error.context["pool"] = self.name
+                raise
             driver = self._driver
             if driver is None:
                 self.check_open()  # closed meanwhile
@@ -116,14 +125,45 @@ class PoolFace:
             driver.engine.post(lambda: driver.close(cancel_queued=now, cancel_running=now))
         return driver
 
-    def end_close(self, driver: Driver) -> None:
-        """The last worker is gone; the last pool's engine goes too."""
+    def see_closed(self, driver: Driver, timeout: float | None) -> None:
+        """Wait until the last worker is gone; what runs for longer than `timeout` is given up.
+
+        Giving up takes at most `force_close_timeout`, and callbacks that never return delay the end
+        by at most some seconds, all together. A thread that others need for it does not wait: the
+        garbage collector may have called us anywhere.
+        """
+        if not driver.engine.may_wait():
+            threading.Thread(
+                target=self.see_closed, args=(driver, timeout), name="jupyter_pool close"
+            ).start()
+            return
+        me = threading.current_thread()
+        self._closing.add(me)
+        try:
+            if timeout != 0 and driver.wait_closed(timeout):
+                self._end_close(driver, SETTLE_SLACK)
+            else:
+                self._force_close(driver)
+        except BaseException:  # Ctrl-C: finish nothing more, but leave nothing behind
+            self._force_close(driver)
+            raise
+        finally:
+            self._closing.discard(me)
+
+    def _force_close(self, driver: Driver) -> None:
+        self.begin_close(now=True)
+        driver.wait_closed(self.force_close_timeout())
+        self._end_close(driver, CALLBACK_SLACK)
+
+    def _end_close(self, driver: Driver, patience: float) -> None:
+        """The last worker is gone; so are callbacks soon, and with the last pool its engine."""
         exits.forget(self)
         if not driver.closed.is_set():
             self.log(logging.ERROR, "could not be closed in time: %r", driver.core)
-        for thread in list(self.streaming):
-            thread.close(SETTLE_SLACK)
-        self.callbacks.close(SETTLE_SLACK)
+        deadline = time.monotonic() + patience
+        for sink in list(self.streaming):
+            sink.close(deadline, besides=self._closing)
+        self.callbacks.close(deadline, besides=self._closing)
         driver.engine.join(SETTLE_SLACK)
 
     def force_close_timeout(self) -> float:

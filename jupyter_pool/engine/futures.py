@@ -7,9 +7,11 @@ where waiting for another future cannot wait for oneself.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any
 
@@ -41,14 +43,24 @@ class CallbackThread:
             except Exception:  # noqa: BLE001 - users' code: told, and survived
                 LOGGER.exception("exception in a callback")
 
-    def close(self, timeout: float | None = None) -> None:
-        """Run what was handed in, then end."""
+    def close(
+        self, deadline: float | None = None, *, besides: Collection[threading.Thread] = ()
+    ) -> bool:
+        """Run what was handed in, then end. Whether it has, by `deadline` (of time.monotonic).
+
+        Threads that wait for something themselves (`besides`) are not waited for.
+        """
         with self._lock:
             thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            if thread is not threading.current_thread():
-                thread.join(timeout)
+        if thread is None:
+            return True
+        self._queue.put(None)
+        while thread.is_alive() and thread not in (threading.current_thread(), *besides):
+            left = math.inf if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            thread.join(min(left, 0.1))  # it may turn to waiting meanwhile
+        return True
 
 
 class PoolFuture(Future[Any]):
@@ -137,25 +149,42 @@ class StreamingFutureSink(FutureSink):
         settle: Callable[[Completion], Any],
         callbacks: CallbackThread,
         on_output: Callable[[Event], None],
-        threads: set[CallbackThread],
+        unfinished: set[StreamingFutureSink],
     ) -> None:
         super().__init__(future, settle, callbacks)
         self._thread = CallbackThread("jupyter_pool on_output")
         self._on_output = on_output
         #: Whose end a pool waits for when it closes, so that every future is done then.
-        self._threads = threads
+        self._unfinished = unfinished
+        self._lock = threading.Lock()
+        self._completion: Completion | None = None
 
     def _run(self, call: Callable[[], None]) -> None:
-        self._threads.add(self._thread)
+        self._unfinished.add(self)
         self._thread.run(call)
 
     def output(self, event: Event) -> None:
         self._run(lambda: self._on_output(event))
 
     def finish(self, completion: Completion) -> None:
+        self._completion = completion
+
         def last() -> None:
-            self._end(completion, None)
-            self._threads.discard(self._thread)
+            self._end_once(None)
+            self._unfinished.discard(self)
             self._thread.close()
 
         self._run(last)
+
+    def _end_once(self, callbacks: CallbackThread | None) -> None:
+        with self._lock:
+            completion, self._completion = self._completion, None
+        if completion is not None:
+            self._end(completion, callbacks)
+
+    def close(self, deadline: float, *, besides: Collection[threading.Thread]) -> None:
+        """Wait for the callbacks; the future of one that does not return is done without it."""
+        if not self._thread.close(deadline, besides=besides):
+            self._unfinished.discard(self)
+            LOGGER.warning("an on_output callback of %s did not return", self._future.request_id)
+            self._end_once(self._callbacks)

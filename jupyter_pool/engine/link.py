@@ -357,6 +357,12 @@ class Link:
 
     # -- going down --------------------------------------------------------------------------
 
+    def note_last_work(self, exited: Exited) -> None:
+        """The worker died: learn from its note what its last messages would have said."""
+        flight = self.flight
+        if flight is not None and exited.worked_on == flight.message_id:
+            self._started(flight, interruptible=False)
+
     def close(self) -> None:
         """Let go of the connection; the worker is gone."""
         self.engine.detach(self)

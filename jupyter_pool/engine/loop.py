@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zmq
 from jupyter_core.paths import jupyter_runtime_dir
 
-from jupyter_pool.errors import PoolNotAvailable
-from jupyter_pool.provisioning.launcher import MAX_IPC_PATH, Launcher
+from jupyter_pool.errors import PoolNotAvailable, WorkerStartError
+from jupyter_pool.provisioning.launcher import MAX_IPC_PATH, Launcher, explain_os_error
 
 from . import wire
 from .log import LOGGER
@@ -47,6 +47,10 @@ _BATCH = 200
 _ANSWER_TIMEOUT = 30.0
 
 
+#: Threads that are making or joining an engine, of which there is at most one at a time.
+_acquiring: set[int] = set()
+
+
 class Engine:
     """The process's I/O thread, its sockets, and the launcher of its workers."""
 
@@ -57,21 +61,31 @@ class Engine:
     def acquire(cls, make: Callable[[Engine], Driver]) -> Driver:
         """Make a driver on the running engine, or on a new one."""
         with cls._lock:
-            if cls._current is None:
-                cls._current = cls()
-            engine = cls._current
-            driver = make(engine)
-            engine._drivers.append(driver)
-            if not engine.thread.is_alive():
-                engine.thread.start()
-            return driver
+            _acquiring.add(threading.get_ident())
+            try:
+                if cls._current is None:
+                    cls._current = cls()
+                engine = cls._current
+                driver = make(engine)
+                engine._drivers.append(driver)
+                if not engine.thread.is_alive():
+                    engine.thread.start()
+                return driver
+            finally:
+                _acquiring.discard(threading.get_ident())
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.token = secrets.token_hex(4)
-        self.folder = _private_folder()
-        self.launcher = Launcher(self.folder)
+        self._wake_read, self._wake_write = _wake_pair()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.folder = ""
+        try:
+            self.folder = _private_folder()
+            self.launcher = Launcher(self.folder)
+        except BaseException:  # no room for another file, descriptor or process
+            self._give_back()
+            raise
         self._drivers: list[Driver] = []
         self._links: dict[bytes, Link] = {}
         self._awaited: dict[str, Link] = {}
@@ -79,7 +93,6 @@ class Engine:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._inbox: deque[Callable[[], None]] = deque()
         self._polling = False
-        self._wake_read, self._wake_write = _wake_pair()
         self._plain: Channels | None = None
         self._curve: Channels | None = None
         self._poller = zmq.Poller()
@@ -112,6 +125,8 @@ class Engine:
 
     def ask(self, question: Callable[[], _T]) -> _T:
         """Call it on the I/O thread and return its answer."""
+        if threading.current_thread() is self.thread:
+            return question()  # the garbage collector runs finalizers in any thread
         answer: list[_T | BaseException] = []
         done = threading.Event()
 
@@ -128,6 +143,11 @@ class Engine:
         if isinstance(answer[0], BaseException):
             raise answer[0]
         return answer[0]
+
+    def may_wait(self) -> bool:
+        """Whether this thread may wait for the I/O thread: it is not one that works for it."""
+        own = (self.thread, self.launcher.thread)
+        return threading.current_thread() not in own and threading.get_ident() not in _acquiring
 
     def join(self, timeout: float) -> None:
         """Wait for the thread if it is ending, that is, if the last pool was closed."""
@@ -248,14 +268,18 @@ class Engine:
         for channels in (self._plain, self._curve):
             if channels is not None:
                 channels.close()
-        self.context.term()
         self.launcher.close()
-        for fd in {self._wake_read, self._wake_write}:
-            os.close(fd)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._give_back()
         self._ended = True
         self._polling = False
         self._call_posted()
+
+    def _give_back(self) -> None:
+        self.context.term()
+        for fd in {self._wake_read, self._wake_write}:
+            os.close(fd)
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _guarded(call: Callable[[], Any]) -> None:
@@ -277,8 +301,21 @@ def _wake_pair() -> tuple[int, int]:
 
 
 def _private_folder() -> str:
-    """A folder that only this user can enter, with a path short enough for Unix sockets."""
+    """A folder that only this user can enter, with a path short enough for Unix sockets.
+
+    Raises
+    ------
+    WorkerStartError
+        There is no room for it, or no right to make it.
+    """
     runtime = jupyter_runtime_dir()
+    try:
+        return _make_folder(runtime)
+    except OSError as error:
+        raise WorkerStartError(explain_os_error(error, runtime)) from error
+
+
+def _make_folder(runtime: str) -> str:
     longest = len(os.fsencode(os.path.join(runtime, "pool-xxxxxxxx", "w1000000-1")))
     if longest <= MAX_IPC_PATH:
         os.makedirs(runtime, mode=0o700, exist_ok=True)

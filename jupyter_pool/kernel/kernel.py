@@ -42,6 +42,7 @@ from jupyter_pool.kernel.request import (
 )
 from jupyter_pool.kernel.reset import Baseline
 from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin, text_of
+from jupyter_pool.kernel.started import Note, beside
 from jupyter_pool.kernel.streams import PoolOutStream
 from jupyter_pool.serialize import unpack
 
@@ -74,6 +75,8 @@ class PoolKernel(IPythonKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.baseline: Baseline | None = None
+        connection_file: str = getattr(self.parent, "abs_connection_file", os.devnull)
+        self.note = Note(beside(connection_file))
         self._replied = False
         #: For whom the last request left its state, if it did.
         self._kept_for: str | None = None
@@ -281,6 +284,7 @@ class PoolKernel(IPythonKernel):
         if self._kept_for is not None and request.scope != self._kept_for:
             # What the last request was allowed to keep is not for this one.
             recycle = await self._reset()
+        self.note.put(parent["header"]["msg_id"])
         try:
             if not request.reset:
                 self._prepare(request, parent["buffers"])

@@ -12,6 +12,8 @@ its session is verified gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import signal
 import threading
@@ -26,6 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 from jupyter_pool import kernel
+from jupyter_pool.kernel import started
 
 from . import processes
 from .guardian import Guardian
@@ -72,6 +75,8 @@ class Exited:
     status: int | None
     stderr: str
     error: str | None = None
+    #: The id of the message that it worked on last, if it is a kernel that says so.
+    worked_on: str = ""
 
 
 class _Manager(AsyncKernelManager):
@@ -140,14 +145,21 @@ class Launcher:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._guardian = Guardian(folder)
+        try:
+            self._prepare()
+        except BaseException:
+            self._guardian.close()
+            raise
+        self.thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
+        self.thread.start()
+
+    def _prepare(self) -> None:
         # Only KernelManager's trait needs one; no socket is ever made from it.
         self._context = zmq.asyncio.Context()
         self._loop = asyncio.SelectorEventLoop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._guardian_fd = -1
         self._watch_guardian()
-        self._thread = threading.Thread(target=self._run, name="jupyter_pool launcher", daemon=True)
-        self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -169,7 +181,7 @@ class Launcher:
     def close(self) -> None:
         """End the thread and dismiss the guardian. Every worker must be gone."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self.thread.join()
         if self._guardian_fd >= 0:
             os.close(self._guardian_fd)
         self._loop.close()
@@ -214,15 +226,23 @@ class Launcher:
             status = await self._exit_status(worker)
         except NoSuchKernel as problem:
             error = str(problem)
+        except OSError as problem:
+            error = explain_os_error(problem, self.folder)
         except Exception as problem:  # noqa: BLE001 - a foreign provisioner may raise anything
             error = f"{type(problem).__name__}: {problem}"
+        worked_on = started.read(started.beside(self._connection_file(worker)))
         await self._bury(worker)
         worker.gone.set()
-        worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error))
+        worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error, worked_on))
+
+    def _connection_file(self, worker: Worker) -> str:
+        return os.path.join(self.folder, f"{worker.name}.json")
 
     async def _launch(self, worker: Worker) -> None:
+        # Those who tidy up temporary folders may have taken it.
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         manager = worker.manager = _Manager(
-            connection_file=os.path.join(self.folder, f"{worker.name}.json"),
+            connection_file=self._connection_file(worker),
             context=self._context,
             transport="ipc",
             ip=os.path.join(self.folder, worker.name),
@@ -231,6 +251,7 @@ class Launcher:
         )
         if worker.spec.kernel_name is None:
             manager._kernel_spec = worker_spec()
+            started.make(started.beside(self._connection_file(worker)))
         else:
             manager.kernel_name = worker.spec.kernel_name
         worker.stderr_fd, write_end = os.pipe()
@@ -302,6 +323,8 @@ class Launcher:
                     await worker.manager.provisioner.kill()
                 await worker.manager.provisioner.wait()
             await worker.manager.cleanup_resources()
+        with contextlib.suppress(OSError):
+            os.unlink(started.beside(self._connection_file(worker)))
         if worker.pid is not None:
             self._guardian.remove(worker.pid)
 
@@ -377,6 +400,17 @@ class Launcher:
             done()
 
         self._spawn(interrupt())
+
+
+def explain_os_error(error: OSError, folder: str) -> str:
+    """What kept a kernel from being started, with the folder and what to do where that matters."""
+    said = f"{type(error).__name__}: {error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return (
+            f"nothing can be written to the runtime folder {folder}: {error.strerror}\n"
+            f"  Next: make room there, or set JUPYTER_RUNTIME_DIR to a folder that has some ({said})"
+        )
+    return said
 
 
 #: The channels of a kernel in the order of their port numbers on an ipc path.

@@ -206,6 +206,25 @@ def test_children_of_a_worker_that_died_are_ended(pool: KernelPool, tmp_path: Pa
     eventually(gone([int(result.stdout.split()[0])]), "the child's end")
 
 
+class Bomb:
+    """An input that ends whoever unpickles it, and leaves a trace first."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        note = f"with open({str(self.trace)!r}, 'a') as file: print(os.getpid(), file=file)"
+        return exec, (f"import os\n{note}\nos._exit(1)",)
+
+
+def test_a_request_that_ends_its_worker_before_a_message_leaves_it_is_not_run_again(
+    pool: KernelPool, tmp_path: Path
+) -> None:
+    error, _ = die(pool, "x", inputs={"x": Bomb(tmp_path / "trace")})
+    assert error.exitcode == 1
+    assert len(attempts(tmp_path / "trace")) == 1
+
+
 # --- retries ------------------------------------------------------------------------------------
 
 

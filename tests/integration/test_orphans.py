@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_core.paths import jupyter_runtime_dir
 
 from jupyter_pool import KernelPool
 from jupyter_pool.engine.loop import Engine
 from jupyter_pool.provisioning.processes import is_running
 from support.cells import states
 from support.conditions import eventually, gone
-from support.owners import Owner
+from support.held import shared_memory
+from support.owners import KernelOwner, Owner, marked
 
 # How long what an owner left may outlive it, in seconds.
 WITHIN = 3.0
@@ -58,16 +61,13 @@ def kill(signum: signal.Signals) -> Callable[[Owner], None]:
 
 
 ABRUPT = {
-    "sigkill": ("listen()", kill(signal.SIGKILL), -signal.SIGKILL),
-    "sigterm": ("listen()", kill(signal.SIGTERM), -signal.SIGTERM),
+    "sigkill while all is busy": ("listen()", kill(signal.SIGKILL), -signal.SIGKILL),
+    "sigterm while all is busy": ("listen()", kill(signal.SIGTERM), -signal.SIGTERM),
     "os._exit": ("listen(); os._exit(5)", Owner.tell, 5),
     "segfault": ("listen(); import ctypes; ctypes.string_at(0)", Owner.tell, -signal.SIGSEGV),
 }
 
 ORDERLY = {
-    "its code ends": ("", 0),
-    "an exception": ("raise ZeroDivisionError", 1),
-    "sys.exit": ("sys.exit(6)", 6),
     "ctrl-c": ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT),
 }
 
@@ -161,6 +161,173 @@ listen()
         owner.process.kill()
         owner.process.wait(10)
         eventually(all_gone(told), f"{told} are gone", within=WITHIN)
+
+
+# --- every way to end, with everything that may run ----------------------------------------------
+
+# One worker is in a C call that holds the GIL, one has a sleeping child; neither is busy for its
+# pool, so that an owner which ends in order need not wait for them.
+OWN = """
+def say_it():
+    pool = KernelPool(size=2).start(wait=True)
+    first, second = pool.checkout(), pool.checkout()
+    with first as worker:
+        child = worker.execute("import subprocess; p = subprocess.Popen(['sleep', '611']); p.pid")
+        with second as other:
+            # It has the GIL for good once the cell has been answered.
+            other.execute(
+                "import ctypes, threading, time\\n"
+                "hold = lambda: (time.sleep(0.3), ctypes.PyDLL(None).sleep(612))\\n"
+                "threading.Thread(target=hold, daemon=True).start()"
+            )
+            time.sleep(0.6)
+            held = [pool, first, second]
+            keep.append(held)
+            say({"workers": pids(pool), "children": [int(child.data["text/plain"])],
+                 "guardian": guardian(), "folder": folder()})
+            go_on()
+"""
+
+# A foreign kernel with a sleeping child, and a forked child of the owner that has all it had.
+FOREIGN = """
+def say_it():
+    pool = KernelPool(size=1, kernel_name="bash", isolation="none").start(wait=True)
+    child = int(pool.execute("sleep 613 & echo $!").stdout.split()[-1])
+    forked = os.fork()
+    if not forked:
+        time.sleep(614)
+        os._exit(0)
+    keep.append(pool)
+    say({"workers": pids(pool), "children": [child], "guardian": guardian(), "folder": folder(),
+         "forked": forked})
+    go_on()
+"""
+
+RUNNING = [
+    pytest.param(OWN, id="gil and child"),
+    pytest.param(FOREIGN, id="foreign and fork", marks=pytest.mark.requires("kernel:bash")),
+]
+
+# How an owner's script ends after it was told to go on, how it is made to, and its exit status.
+ENDS = {
+    "normal exit": ("listen()", Owner.tell, 0),
+    "sys.exit": ("listen(); sys.exit(6)", Owner.tell, 6),
+    "sigterm": ("listen()", kill(signal.SIGTERM), -signal.SIGTERM),
+    "sigkill": ("listen()", kill(signal.SIGKILL), -signal.SIGKILL),
+}
+
+RESTARTS: dict[str, Callable[[KernelOwner], None]] = {
+    "restart": lambda owner: owner.wait_for(owner.manager.restart_kernel()),
+    "restart now": lambda owner: owner.wait_for(owner.manager.restart_kernel(now=True)),
+    "shutdown": lambda owner: owner.wait_for(owner.manager.shutdown_kernel()),
+}
+
+
+class Before:
+    """What there was before an owner came; all of it, and nothing else, must be there after it."""
+
+    def __init__(self, record: Callable[[str, object], None]) -> None:
+        self._record = record
+        self.runtime = sorted(os.listdir(jupyter_runtime_dir()))
+        assert not any(name.startswith("kernel-") for name in self.runtime)
+        self.shared = shared_memory()
+
+    def check_after(self, owner: Owner | KernelOwner, told: dict[str, Any], *spared: int) -> None:
+        """Within three seconds nothing is left: by parent, by environment, by name."""
+        begun = time.monotonic()
+        spared = (*spared, *([told["forked"]] if "forked" in told else []))
+
+        def left() -> list[str]:
+            processes = marked(owner.mark) - set(spared)
+            found = [f"process {pid}" for pid in processes]
+            found += [f"process {pid}" for pid in everything(told) if is_running(pid)]
+            found += [f"process {pid} names the folder" for pid in mentions(told["folder"])]
+            found += [f"socket {path}" for path in sockets(told["folder"])]
+            found += [told["folder"]] if os.path.exists(told["folder"]) else []
+            return found
+
+        eventually(lambda: not left(), f"nothing of {told} is left", within=WITHIN)
+        took = time.monotonic() - begun
+        self._record("seconds until nothing was left", round(took, 3))
+        print(f"nothing was left after {took:.3f} s")
+        # A kernel that was restarted has its connection file again.
+        files = [
+            name for name in os.listdir(jupyter_runtime_dir()) if not name.startswith("kernel-")
+        ]
+        assert sorted(files) == self.runtime
+        assert shared_memory() == self.shared
+
+
+def sockets(folder: str) -> list[str]:
+    """The Unix sockets that the system knows in that folder."""
+    try:
+        lines = Path("/proc/net/unix").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.split()[-1] for line in lines if folder in line]
+
+
+@pytest.fixture
+def before(record_property: Callable[[str, object], None]) -> Before:
+    return Before(record_property)
+
+
+def release(told: dict[str, Any]) -> None:
+    """Let the forked child go, which holds the pipes of its parent."""
+    if "forked" in told:
+        os.kill(told["forked"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("running", RUNNING)
+@pytest.mark.parametrize("how", ENDS)
+def test_nothing_is_left_of_an_owner(
+    how: str, running: str, before: Before, bash_kernel: str
+) -> None:
+    end, act, status = ENDS[how]
+    script = f"keep = []{running}\ndef go_on():\n    {end}\nsay_it()"
+    with Owner(script) as owner:
+        told = owner.hear()
+        assert set(everything(told)) <= marked(owner.mark)
+        act(owner)
+        assert owner.process.wait(20) == status
+        before.check_after(owner, told)
+        release(told)
+
+
+@pytest.mark.parametrize("running", RUNNING)
+def test_nothing_is_left_of_an_owner_whose_import_fails(
+    running: str, before: Before, tmp_path: Path, bash_kernel: str
+) -> None:
+    (tmp_path / "application.py").write_text(
+        f"from __main__ import *\nkeep = []{running}\n"
+        "def go_on():\n    listen(); raise ImportError('no module named torch')\nsay_it()"
+    )
+    with Owner("import application", cwd=tmp_path) as owner:
+        told = owner.hear()
+        owner.tell()
+        assert owner.process.wait(20) == 1
+        before.check_after(owner, told)
+        release(told)
+    assert "no module named torch" in owner.stderr
+
+
+@pytest.mark.parametrize("running", RUNNING)
+@pytest.mark.parametrize("how", RESTARTS)
+def test_nothing_is_left_of_an_owner_that_is_a_kernel(
+    how: str, running: str, before: Before, bash_kernel: str
+) -> None:
+    with KernelOwner() as owner:
+        told = owner.run(f"keep = []{running}\ndef go_on():\n    pass\nsay_it()")
+        first = owner.pid
+        RESTARTS[how](owner)
+        assert not is_running(first)
+        successor = [owner.pid] if owner.manager.has_kernel else []
+        before.runtime = sorted(
+            {*before.runtime, *os.listdir(jupyter_runtime_dir())}
+            - {told["folder"].rpartition("/")[2]}
+        )
+        before.check_after(owner, told, *successor)
+        release(told)
 
 
 # --- the guardian -------------------------------------------------------------------------------

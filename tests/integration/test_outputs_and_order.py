@@ -352,8 +352,7 @@ def test_an_interrupt_from_on_output_gives_the_request_up(pool: KernelPool) -> N
         if event["output_type"] == "stream":
             raise KeyboardInterrupt
 
-    # An earlier test may have cost a worker, which is still there for a moment.
-    eventually(lambda: states(pool) == ["idle", "idle"])
+    eventually(lambda: states(pool) == ["idle", "idle"])  # none that another test left ending
     before = {worker.pid for worker in pool.get_status().workers}
     with pytest.raises(KeyboardInterrupt):
         pool.execute("print('x', flush=True)\nwhile True: pass", on_output=stop)

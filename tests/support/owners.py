@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import queue
 import subprocess
 import sys
 import threading
+import uuid
+from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
+
+from jupyter_pool.provisioning.processes import is_running
 
 DEADLINE = 60.0
 
@@ -25,9 +34,12 @@ class Owner:
         The running script.
     stderr
         What it wrote to standard error, once `wait` has returned.
+    mark
+        What its environment holds, and that of all that it starts.
     """
 
     def __init__(self, script: str, *arguments: str, cwd: Path | None = None) -> None:
+        self.mark = new_mark()
         self.process = subprocess.Popen(
             [sys.executable, "-c", _PRELUDE + script, *arguments],
             stdin=subprocess.PIPE,
@@ -35,6 +47,7 @@ class Owner:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
+            env=dict([*os.environ.items(), self.mark]),
         )
         self.stderr = ""
         self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -100,6 +113,77 @@ class Owner:
         for reader in self._readers:
             reader.join(within)
         return status
+
+
+class KernelOwner:
+    """A Jupyter kernel, started as a front end does, in which a script owns a pool."""
+
+    def __init__(self) -> None:
+        self.mark = new_mark()
+        # A loop of our own: the one that jupyter_client makes for blocking calls is never closed.
+        self._loop = asyncio.new_event_loop()
+        self.manager = AsyncKernelManager(kernel_name="python3")
+        self.wait_for(self.manager.start_kernel(env=dict([*os.environ.items(), self.mark])))
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.wait_for(self.client.wait_for_ready(timeout=DEADLINE))
+
+    def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Have something done by the manager or the client."""
+        return self._loop.run_until_complete(asyncio.wait_for(awaitable, DEADLINE))
+
+    def __enter__(self) -> KernelOwner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.stop_channels()
+        if self.manager.has_kernel:
+            self.wait_for(self.manager.shutdown_kernel(now=True))
+        self.manager.context.destroy(linger=0)
+        self._loop.close()
+
+    @property
+    def pid(self) -> int:
+        assert isinstance(self.manager.provisioner, LocalProvisioner)
+        assert self.manager.provisioner.pid is not None
+        return self.manager.provisioner.pid
+
+    def run(self, code: str) -> Any:
+        """What the code says, in a cell."""
+        said: list[str] = []
+
+        def listen(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "stream":
+                said.append(message["content"]["text"])
+
+        reply = self.wait_for(
+            self.client.execute_interactive(_PRELUDE + code, timeout=DEADLINE, output_hook=listen)
+        )
+        assert reply["content"]["status"] == "ok", (reply["content"], said)
+        return json.loads("".join(said))
+
+
+def new_mark() -> tuple[str, str]:
+    """A variable for the environment of an owner, and its value."""
+    return "POOL_TEST_OWNER", uuid.uuid4().hex
+
+
+def marked(mark: tuple[str, str]) -> set[int]:
+    """The running processes that an owner, or what it started, has started (Linux)."""
+    sign = "=".join(mark).encode()
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if sign in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return {pid for pid in found if is_running(pid)}
 
 
 _PRELUDE = """

@@ -157,6 +157,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.last_lease = "never"
         self.ids = 0
         self.degraded = self.closing = self.cancel_queued = self.closed = False
+        self.trusted = False  # a start was proved a success, and the pool was not degraded since
+        self.failures = 0  # workers lost or stopped since then
 
     # --- rules ---------------------------------------------------------------------------------
 
@@ -289,7 +291,13 @@ class PoolMachine(RuleBasedStateMachine):
     def begin(self, worker: SimWorker, recycle: str | None = None) -> None:
         request = self.live[worker.request or ""]
         request.started = True
+        self.prove(worker)
         self.send(RequestStarted(worker.id, request.id))
+
+    def prove(self, worker: SimWorker) -> None:
+        if self.core.workers[worker.id].proven is None:
+            self.trusted = True
+            self.failures = 0
 
     def reply(self, worker: SimWorker, recycle: str | None = None) -> None:
         request = self.live[worker.request or ""]
@@ -297,6 +305,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.send(RequestDone(worker.id, request.id, recycle)) == []
             return
         request.started = request.done = True
+        self.prove(worker)
         worker.served += 1
         worker.free_since = self.now
         if not worker.interrupt_on_its_way:
@@ -321,6 +330,7 @@ class PoolMachine(RuleBasedStateMachine):
     def disappear(self, worker: SimWorker, recycle: str | None = None) -> None:
         del self.workers[worker.id]
         self.gone.append(worker.id)
+        self.failures += worker.state != "stopping"
         request = self.live.get(worker.request or "")
         if request and worker.state == "up" and not request.interrupted and not request.in_lease:
             self.expect_back(request)
@@ -482,6 +492,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert self.closing
                 assert not self.live
         worker.state = "stopping"
+        self.failures += 1
 
     def do_Dispatch(self, command: Dispatch) -> None:
         worker, request = self.workers[command.worker_id], self.live[str(command.request_id)]
@@ -526,6 +537,7 @@ class PoolMachine(RuleBasedStateMachine):
     def do_Degraded(self, command: Degraded) -> None:
         assert not self.degraded
         self.degraded = True
+        self.trusted = False
 
     def do_Recovered(self, command: Recovered) -> None:
         assert self.degraded
@@ -578,6 +590,8 @@ class PoolMachine(RuleBasedStateMachine):
             case Outcome.START_FAILED:
                 up = [w for w in self.core.workers.values() if w.state in SERVING]
                 assert not up
+                few = self.failures < self.config.failure_limit
+                assert self.degraded or not (self.trusted and few)
             case Outcome.WORKER_DIED | Outcome.RESTARTED | Outcome.PROTOCOL_ERROR:
                 assert lost or waited_in_lease
         assert command.clean is not lost or (command.clean and not request.done)

@@ -125,6 +125,36 @@ def test_a_failed_start_fails_nobody_while_a_worker_lives(make_pool: MakePool) -
     assert pool.done(1, "a") == [Finish("a", Outcome.DONE, 1), Dispatch("b", 1, 1, None)]
 
 
+def test_where_starts_have_succeeded_waiters_are_told_only_after_three_tries_in_a_row(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool(size=1, backoff_initial=1.0, failure_window=5.0, start_timeout=30.0)
+    pool.start(1)
+    pool.at(1.0)
+    pool(WorkerDied(1, "killed"))
+    pool.submit("a")
+    assert pool(WorkerStartFailed(2, "bad luck")) == []
+    assert pool.at(2.0) == [StartWorker(3)]
+    assert pool.at(32.0) == [StopWorker(3, kill=True, why=StopReason.START_TIMEOUT)]
+    assert pool.at(34.0) == [StartWorker(4)]
+    # However far apart they are.
+    assert pool(WorkerStartFailed(4, "why")) == [Finish("a", Outcome.START_FAILED, None, "why")]
+    pool.submit("b")
+    pool.at(38.0)
+    assert pool(WorkerStartFailed(5, "still")) == [Finish("b", Outcome.START_FAILED, None, "still")]
+
+
+def test_where_starts_have_succeeded_a_waiter_survives_a_failed_one(make_pool: MakePool) -> None:
+    pool = make_pool(size=1, backoff_initial=1.0)
+    pool.start(1)
+    pool.at(1.0)
+    pool(WorkerDied(1, "killed"))
+    pool.submit("a")
+    assert pool(WorkerStartFailed(2, "killed as well")) == []
+    pool.at(2.0)
+    assert pool.ready(3) == [Dispatch("a", 3, 1, None)]
+
+
 def test_a_start_that_takes_too_long_is_killed_and_its_waiters_are_told(
     make_pool: MakePool,
 ) -> None:
