@@ -182,9 +182,16 @@ class StreamingFutureSink(FutureSink):
         if completion is not None:
             self._end(completion, callbacks)
 
+    def _tell_stuck(self) -> None:
+        request_id, completion = self._future.request_id, self._completion
+        where: dict[str, Any] = {"request_id": request_id}
+        if completion is not None:
+            where |= {"pool": completion.pool, "session_id": completion.request.session_id}
+        LOGGER.warning("an on_output callback of %s did not return", request_id, extra=where)
+
     def close(self, deadline: float, *, besides: Collection[threading.Thread]) -> None:
         """Wait for the callbacks; the future of one that does not return is done without it."""
         if not self._thread.close(deadline, besides=besides):
             self._unfinished.discard(self)
-            LOGGER.warning("an on_output callback of %s did not return", self._future.request_id)
+            self._tell_stuck()
             self._end_once(self._callbacks)
