@@ -88,8 +88,9 @@ class _Requests:
         retries
             How often to run the code again after its worker died; nothing else is retried.
         isolation
-            ``"process"`` replaces the worker afterwards, ``"none"`` leaves everything as it is for
-            the next ``"none"`` request; by default the pool's.
+            ``"process"`` takes a worker that has served nobody, and replaces it afterwards;
+            ``"none"`` leaves everything as it is for the next ``"none"`` request on that worker;
+            by default the pool's.
         seed
             Makes ``random`` and NumPy's global generator reproducible in this request.
         execution_count

@@ -373,7 +373,7 @@ def _exec_parser(magic: str) -> OptionParser:
     once(parser, "--as", metavar="NAME", dest="save_as", type=identifier,
          help="keep the whole result, an ExecutionResult, in this variable")  # fmt: skip
     once(parser, "--isolation", metavar="|".join(ISOLATIONS), type=one_of(ISOLATIONS),
-         help="how far this run is kept from the worker's next one; default: the pool's")  # fmt: skip
+         help="how far this run is kept from the worker's other ones; default: the pool's")  # fmt: skip
     once(parser, "--retries", metavar="N", type=count(), default=0,
          help="run again up to N times if the worker dies (not if the code raises)")  # fmt: skip
     once(parser, "--seed", metavar="N", type=count(below=_MAX_SEED),

@@ -6,6 +6,7 @@ has answered a kernel_info_request. The file ``go``, once a test makes it, makes
     patient     executes nothing before ``go`` is there
     refusing    answers everything that it is to execute with an error
     dying       executes what it gets first, and ends soon after its reply
+    held        does not come up while the file ``hold`` is there, then behaves well
     well        behaves well: its output is what it is told to execute
 """
 
@@ -34,6 +35,8 @@ class ScriptedKernel(Kernel):
     def start(self) -> None:
         with open(Path(self.folder, "started"), "a") as file:
             file.write(f"{time.monotonic()}\n")
+        while self.behaviour == "held" and Path(self.folder, "hold").exists():
+            time.sleep(0.01)
         super().start()
 
     @property
