@@ -287,7 +287,8 @@ class PoolConfig(Configurable):
         "namespace",
         help="""What separates a request from the next on the same worker: "namespace" resets
         the namespace, working folder, environment and so on, while imported modules stay warm;
-        "process" replaces the worker; "none" leaves everything as it is.""",
+        "process" gives each request a worker that has served nobody, and replaces it
+        afterwards; "none" leaves everything as it is.""",
     ).tag(config=True)
     checkout_timeout = _Seconds(
         optional=True,

@@ -86,8 +86,9 @@ class _Requests:
         retries
             How often to run the code again after its worker died; nothing else is retried.
         isolation
-            ``"process"`` replaces the worker afterwards, ``"none"`` leaves everything as it is for
-            the next ``"none"`` request; by default the pool's.
+            ``"process"`` takes a worker that has served nobody, and replaces it afterwards;
+            ``"none"`` leaves everything as it is for the next ``"none"`` request on that worker;
+            by default the pool's.
         output_limit
             How much output the worker sends, in bytes or as ``"20MB"``; None: no limit. By default
             the pool's. What is left out, and where, is said in the output and by

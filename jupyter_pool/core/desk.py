@@ -10,6 +10,10 @@ A request's *fate* is its outcome, once that is settled while a worker still hol
 stands: a cancel that comes while a timeout is being handled changes nothing. A request that a worker
 was killed for finishes only when that worker's process is gone.
 
+A request with isolation "process" wants a *pristine* worker, one that has served nobody. If its turn
+comes and those that are free are used, it is set aside in the queue, others may use them, and a start
+is seen to: it gets the first pristine worker there is.
+
 A *lease* is a request that runs nothing itself but holds its worker for others, one at a time. What
 it stands for is its worker's state, so it ends with its worker.
 """
@@ -51,8 +55,9 @@ class Desk:
 
     def submit(self, event: Submit) -> None:
         """Let a newcomer in, at the end of its group."""
-        # Whoever waits found nobody free, so the newcomer would wait as well.
-        if 0 < self._staff.config.max_waiting <= len(self.queue):
+        # Where somebody waits, who is free is used, and no use to one that wants a pristine worker.
+        must_wait = not self._staff.roster.idle or event.isolation == "process"
+        if 0 < self._staff.config.max_waiting <= len(self.queue) and must_wait:
             self.refuse(event.request_id, Outcome.SATURATED)
             return
         kind = LeaseRecord if event.lease else RequestRecord
@@ -70,11 +75,31 @@ class Desk:
 
     def serve(self, now: float) -> None:
         """Give free workers to those who wait."""
-        staff = self._staff
-        while self.queue and (worker := staff.available(now)) is not None:
-            self._dispatch(self.queue.pop(), worker, now)
-        if self.queue and staff.supervision.degraded and not (staff.usable or staff.hopeful):
-            self.finish_queued(Outcome.START_FAILED, staff.supervision.last_reason)
+        staff, queue = self._staff, self.queue
+        if queue.aside:
+            self._serve_aside(now)
+        while queue.in_line and (worker := staff.available(now)) is not None:
+            request = queue.pop()
+            if worker.pristine or request.isolation != "process":
+                self._dispatch(request, worker, now)
+            else:
+                queue.set_aside(request)
+                # At once, not when the line has been served: that would take the worker whose turn
+                # this was, and so would the next in line again and again.
+                self._serve_aside(now)
+        if queue and staff.supervision.degraded and not staff.hopeful:
+            reason = staff.supervision.last_reason
+            if not staff.usable:
+                self.finish_queued(Outcome.START_FAILED, reason)
+            elif not staff.roster.standby:
+                self._finish_aside(Outcome.START_FAILED, reason)
+
+    def _serve_aside(self, now: float) -> None:
+        """Give pristine workers to those set aside, and see to starts for the others."""
+        staff, queue = self._staff, self.queue
+        while queue.aside and (worker := staff.pristine(now)) is not None:
+            self._dispatch(queue.pop_aside(), worker, now)
+        staff.make_way(len(queue.aside), now)
 
     def withdraw(self, request: RequestRecord, outcome: Outcome) -> None:
         """End one that waits."""
@@ -87,8 +112,13 @@ class Desk:
 
     def finish_queued(self, outcome: Outcome, reason: object = None) -> None:
         """End all that wait."""
+        self._finish_aside(outcome, reason)
         while self.queue:
             self._finish(self.queue.pop(), outcome, reason)
+
+    def _finish_aside(self, outcome: Outcome, reason: object) -> None:
+        while self.queue.aside:
+            self._finish(self.queue.pop_aside(), outcome, reason)
 
     def _requeue(self, request: RequestRecord) -> None:
         if self.takes_back:
@@ -107,6 +137,7 @@ class Desk:
         if self._staff.config.replace_after_request or request.isolation == "process":
             mark_for_replacement(worker, StopReason.RECYCLED, "isolation")
         request.worker_id = worker.id
+        worker.pristine = False
         self._out.append(Dispatch(request.id, worker.id, request.attempt, request.run_deadline))
         if isinstance(request, LeaseRecord):
             request.move(RequestState.HELD)

@@ -64,7 +64,8 @@ class Submit:
     `run_timeout`: seconds from the first dispatch; retries do not prolong it.
     `retries`: how often to run again after a worker died under it.
     `lease`: hold the worker exclusively until `ReturnLease`, instead of running one thing.
-    `isolation`: `"process"` replaces the worker afterwards; `"none"` spares a lease its reset.
+    `isolation`: `"process"` takes a worker that has served nobody, which is replaced afterwards;
+    `"none"` spares a lease its reset.
     """
 
     request_id: RequestId

@@ -92,6 +92,11 @@ class PoolCore:
         return len(self._desk.queue)
 
     @property
+    def set_aside(self) -> tuple[RequestId, ...]:
+        """Of those that wait, who waits for a worker that has served nobody, next first. O(them)."""
+        return tuple(self._desk.queue.aside)
+
+    @property
     def high_water(self) -> int:
         """The longest that the queue has been."""
         return self._high_water

@@ -72,6 +72,34 @@ class Staff:
             return self._promote(now)
         return None
 
+    def pristine(self, now: float) -> WorkerRecord | None:
+        """A free worker that has served nobody, if need be a standby one in a used one's seat. O(n)."""
+        roster = self.roster
+        for worker in reversed(roster.idle.values()):
+            if worker.pristine:
+                return worker
+        if roster.standby and roster.seated >= self.config.capacity and roster.idle:
+            self._retire_longest_idle(now)
+        if roster.standby and roster.seated < self.config.capacity:
+            return self._promote(now)
+        return None
+
+    def make_way(self, waiting: int, now: float) -> None:
+        """Have workers start for so many who want one that has served nobody, and found none.
+
+        Free seats and the reserve are filled by starts anyway. What is lacking beyond that costs
+        used workers, as far as they idle; but not while starts fail, for those might be the last.
+        """
+        if self.supervision.degraded:
+            return
+        roster = self.roster
+        seats = self.config.capacity - roster.seated
+        for _ in range(min(waiting - seats - self._missing_reserve(), len(roster.idle))):
+            self._retire_longest_idle(now)
+
+    def _retire_longest_idle(self, now: float) -> None:
+        self.retire(oldest(self.roster.idle), StopReason.RECYCLED, "isolation", now)
+
     def fill(self, waiting: int, now: float) -> None:
         """Fill the seats and the reserve. `waiting`: how many requests no worker was found for."""
         missing = self._missing_seats(waiting)
@@ -90,7 +118,8 @@ class Staff:
     def _missing_seats(self, waiting: int) -> int:
         config, roster = self.config, self.roster
         base = config.size if self.maintained and not config.lazy else 0
-        at_work = roster.seated - len(roster.idle)
+        # Who waits although workers idle wants one that has served nobody: these are of no use to it.
+        at_work = roster.seated if waiting else roster.seated - len(roster.idle)
         return max(0, min(config.capacity, max(base, at_work + waiting)) - roster.seated)
 
     def _missing_reserve(self) -> int:

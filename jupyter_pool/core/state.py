@@ -177,6 +177,8 @@ class WorkerRecord:
     """Requests it has finished, runs inside leases included."""
     request_id: RequestId | None = None
     """What it runs, until that is finished."""
+    pristine: bool = True
+    """It was never given to anybody: no request has run in it, no lease has held it."""
     lease_id: RequestId | None = None
     """The lease that holds it."""
     overflow: bool = False

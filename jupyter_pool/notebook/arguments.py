@@ -387,7 +387,7 @@ def _exec_parser(magic: str) -> OptionParser:
     once(parser, "--as", metavar="NAME", dest="save_as", type=identifier,
          help="keep the whole result, an ExecutionResult, in this variable")  # fmt: skip
     once(parser, "--isolation", metavar="|".join(ISOLATIONS), type=one_of(ISOLATIONS),
-         help="how far this run is kept from the worker's next one; default: the pool's")  # fmt: skip
+         help="how far this run is kept from the worker's other ones; default: the pool's")  # fmt: skip
     once(parser, "--output-limit", metavar="SIZE", type=output_limit,
          help="leave out the middle of more output than 500kB, 20MB, none; default: the pool's")  # fmt: skip
     once(parser, "--retries", metavar="N", type=count(), default=0,

@@ -310,10 +310,11 @@ def test_isolation_process_serves_each_request_by_a_process_of_its_own() -> None
 def test_one_request_can_ask_for_a_process_of_its_own() -> None:
     with KernelPool(size=1) as pool:
         shared = worker_of(pool)
-        assert pool.execute("1", isolation="process").worker_id == shared
+        own = pool.execute("1", isolation="process").worker_id
         after = worker_of(pool)
-        assert after != shared
+        assert len({shared, own, after}) == 3
         assert worker_of(pool) == after
+        assert pool.get_stats().workers_recycled == {"isolation": 2}
 
 
 def test_work_goes_on_while_workers_come_and_go(tmp_path: Path) -> None:

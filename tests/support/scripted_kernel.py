@@ -8,6 +8,7 @@ has answered a kernel_info_request. The file ``go``, once a test makes it, makes
     dying       executes what it gets first, and ends soon after its reply
     losing      never says that it is idle after it was told to execute "lose"
     late        says so two seconds after its reply, with a last output before it
+    held        does not come up while the file ``hold`` is there, then behaves well
     well        behaves well: its output is what it is told to execute
 """
 
@@ -38,6 +39,8 @@ class ScriptedKernel(Kernel):
     def start(self) -> None:
         with open(Path(self.folder, "started"), "a") as file:
             file.write(f"{time.monotonic()}\n")
+        while self.behaviour == "held" and Path(self.folder, "hold").exists():
+            time.sleep(0.01)
         super().start()
 
     @property

@@ -81,3 +81,19 @@ def test_position_tells_how_many_are_served_before() -> None:
 def test_iterating_sees_everybody() -> None:
     queue, requests = queue_of("a1", "a2", "b1")
     assert {request.id for request in queue} == set(requests)
+
+
+def test_who_is_set_aside_waits_ahead_of_the_line() -> None:
+    queue, requests = queue_of("a1", "a2", "b1", "c1")
+    for _ in range(2):
+        queue.set_aside(queue.pop())
+    assert [request.id for request in queue] == ["a1", "b1", "c1", "a2"]
+    assert [queue.position(request) for request in queue] == [0, 1, 2, 3]
+    assert len(queue) == 4
+    assert all(request in queue for request in requests.values())
+    assert queue.pop() is requests["c1"]
+    assert queue.pop_aside() is requests["a1"]
+    queue.remove(requests["b1"])
+    assert requests["b1"] not in queue
+    assert [request.id for request in queue] == ["a2"]
+    assert (len(queue), queue.in_line) == (1, 1)

@@ -5,7 +5,10 @@ against it:
 
 - a worker is given to one request at a time, and only while nothing else can still hit it
 - every request finishes exactly once, with an outcome that something in its history explains
-- first come first served within a group, groups take turns
+- first come first served within a group, groups take turns; only who wants a process of its own, in
+  its turn, may be set aside, and then comes before everybody
+- a process of one's own has served nobody before, and serves nobody after
+- nobody in line waits while a worker idles; for those set aside a start is under way or due
 - a cancelled waiter never gets a worker
 - no deadline acts early, and none is overlooked
 - never more serving workers than size + overflow, never more processes than the bound
@@ -83,6 +86,7 @@ class SimRequest:
     run_timeout: float | None = None
     retries: int = 0
     lease: bool = False
+    isolation: str = "namespace"
     in_lease: str | None = None
     dispatched: bool = False
     run_deadline: float | None = None
@@ -106,6 +110,8 @@ class SimWorker:
     ready_at: float = 0.0
     free_since: float = 0.0
     served: int = 0
+    used: bool = False
+    for_one_only: bool = False
     request: str | None = None
     lease: str | None = None
     interrupted_at: float | None = None
@@ -154,6 +160,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.workers: dict[int, SimWorker] = {}
         self.gone: list[int] = []
         self.queue: OrderedDict[str, list[str]] = OrderedDict()
+        self.aside: list[str] = []
         self.last_lease = "never"
         self.ids = 0
         self.degraded = self.closing = self.cancel_queued = self.closed = False
@@ -192,6 +199,18 @@ class PoolMachine(RuleBasedStateMachine):
                 pick(acts)(pick)
                 self.everything_holds()
 
+    @rule(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 40))
+    def calm(self, seed: int, steps: int) -> None:
+        """Nothing goes wrong for a while, so that workers get used and idle in between."""
+        pick = random.Random(seed).choice
+        for _ in range(steps):
+            if not self.closed:
+                if pick([True, False, False, False]):
+                    self.ask(pick)
+                else:
+                    self.work_well()
+                self.everything_holds()
+
     # --- what users do -------------------------------------------------------------------------
 
     def ask(self, pick: Pick) -> None:
@@ -208,9 +227,12 @@ class PoolMachine(RuleBasedStateMachine):
         request.group = pick("abc")
         request.retries = pick([0, 0, 1, 2])
         request.lease = pick([False, False, True])
+        request.isolation = pick(["namespace", "namespace", "process", "none"])
         if request.lease:
             self.last_lease = request.id
-        refused = self.closing or 0 < self.config.max_waiting <= len(self.line())
+        full = 0 < self.config.max_waiting <= len(self.line())
+        at_once = self.core.counts()[WorkerState.IDLE] and request.isolation != "process"
+        refused = self.closing or (full and not at_once)
         if not refused:
             self.queue.setdefault(request.group, []).append(request.id)
         self.send(
@@ -221,7 +243,7 @@ class PoolMachine(RuleBasedStateMachine):
                 request.run_timeout,
                 request.retries,
                 request.lease,
-                pick(["namespace", "namespace", "process", "none"]),
+                request.isolation,
             )
         )
         assert not refused or request.id in self.finished
@@ -453,8 +475,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.event = event
         commands = self.core.handle(event, self.now)
         self.log.append((event, self.now, list(commands)))
-        for command in commands:
+        for command, self.following in zip(commands, [*commands, None][1:], strict=True):
             getattr(self, f"do_{type(command).__name__}")(command)
+        self.set_aside()
         deadline = self.core.next_deadline()
         assert deadline is None or deadline > self.now
         return list(commands)
@@ -479,13 +502,22 @@ class PoolMachine(RuleBasedStateMachine):
             case StopReason.RESET_FAILED:
                 assert worker.reset_at is not None
                 assert self.now >= worker.reset_at + config.reset_timeout
+            case StopReason.RECYCLED if command.detail == "isolation" and not worker.for_one_only:
+                # To make way for one that has served nobody, for somebody who wants that.
+                assert worker.used
+                assert not worker.at_work
+                assert any(self.live[i].isolation == "process" for i in self.line())
+                # While starts fail, only for one that is there already.
+                assert not self.degraded or isinstance(self.following, Dispatch)
             case StopReason.RECYCLED if command.detail == "max_tasks":
                 assert config.max_tasks is not None
                 assert worker.served >= config.max_tasks
             case StopReason.RECYCLED if command.detail == "lifetime":
                 assert config.max_lifetime is not None
                 assert self.now >= worker.ready_at + 0.9 * config.max_lifetime
-            case StopReason.SHRUNK if isinstance(self.event, Tick):
+            case StopReason.SHRUNK if isinstance(self.event, Tick) and not self.one_too_many(
+                worker
+            ):
                 assert config.max_idle is not None
                 assert self.now >= worker.free_since + config.max_idle
             case StopReason.CLOSED:
@@ -493,6 +525,11 @@ class PoolMachine(RuleBasedStateMachine):
                 assert not self.live
         worker.state = "stopping"
         self.failures += 1
+
+    def one_too_many(self, worker: SimWorker) -> bool:
+        """It is given back now, by a lease that is over, to a pool that has become smaller."""
+        up = [w for w in self.workers.values() if w.state == "up"]
+        return worker.free_since == self.now and len(up) > self.core.config.capacity
 
     def do_Dispatch(self, command: Dispatch) -> None:
         worker, request = self.workers[command.worker_id], self.live[str(command.request_id)]
@@ -507,7 +544,12 @@ class PoolMachine(RuleBasedStateMachine):
             assert lease.runs.pop(0) == request.id
         else:
             assert worker.lease is None
-            assert request.id == self.next_in_line()
+            assert not worker.for_one_only
+            self.take_turn(request)
+            if request.isolation == "process" or self.config.replace_after_request:
+                assert not worker.used
+                worker.for_one_only = True
+            worker.used = True
         if request.run_timeout is not None and not request.dispatched:
             request.run_deadline = self.now + request.run_timeout
         request.dispatched, request.started, request.worker = True, False, worker.id
@@ -589,7 +631,8 @@ class PoolMachine(RuleBasedStateMachine):
                 assert self.closing
             case Outcome.START_FAILED:
                 up = [w for w in self.core.workers.values() if w.state in SERVING]
-                assert not up
+                waiter = self.live.get(request.in_lease or "", request)
+                assert not up or (self.degraded and waiter.isolation == "process")
                 few = self.failures < self.config.failure_limit
                 assert self.degraded or not (self.trusted and few)
             case Outcome.WORKER_DIED | Outcome.RESTARTED | Outcome.PROTOCOL_ERROR:
@@ -600,13 +643,29 @@ class PoolMachine(RuleBasedStateMachine):
 
     def line(self) -> list[str]:
         """Everybody who waits for a worker, in the order of service."""
-        groups, order = [list(group) for group in self.queue.values()], []
+        groups, order = [list(group) for group in self.queue.values()], list(self.aside)
         while groups:
             group = groups.pop(0)
             order.append(group.pop(0))
             if group:
                 groups.append(group)
         return order
+
+    def take_turn(self, request: SimRequest) -> None:
+        """It gets a worker: it was the first of those set aside, or comes next in line."""
+        if request.id in self.aside:
+            assert request.id == self.aside.pop(0)
+            return
+        while (following := self.next_in_line()) != request.id:
+            assert self.live[following].isolation == "process"
+            self.aside.append(following)
+        assert request.isolation != "process" or not self.aside
+
+    def set_aside(self) -> None:
+        """Follow the core: only the next in line, and only who wants a process of its own."""
+        while self.aside != list(self.core.set_aside):
+            self.aside.append(self.next_in_line())
+            assert self.live[self.aside[-1]].isolation == "process"
 
     def next_in_line(self) -> str:
         group, waiters = next(iter(self.queue.items()))
@@ -620,6 +679,8 @@ class PoolMachine(RuleBasedStateMachine):
         lease = self.live.get(request.in_lease or "")
         if lease is not None and request.id in lease.runs:
             lease.runs.remove(request.id)
+        if request.id in self.aside:
+            self.aside.remove(request.id)
         if request.id in self.queue.get(request.group, ()):
             self.queue[request.group].remove(request.id)
             if not self.queue[request.group]:
@@ -643,6 +704,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert (record.state is WorkerState.STARTING) is (worker.state == "starting")
             assert (record.request_id, record.lease_id) == (worker.request, worker.lease)
             assert record.served == worker.served
+            assert record.pristine is (not worker.used)
         assert core.queue_length == len(line) <= core.high_water
         assert [core.queue_position(i) for i in line] == list(range(len(line)))
         assert (core.state is PoolState.DEGRADED) is (self.degraded and not self.closing)
@@ -659,10 +721,22 @@ class PoolMachine(RuleBasedStateMachine):
         counts = self.core.counts()
         if not self.core.queue_length:
             return
-        serving = sum(counts[state] for state in SERVING)
-        assert not counts[WorkerState.IDLE]
-        assert not counts[WorkerState.STANDBY] or serving >= self.core.config.capacity
-        if not serving and not counts[WorkerState.STARTING]:
+        serving, capacity = sum(counts[state] for state in SERVING), self.core.config.capacity
+        idle = [w for w in self.core.workers.values() if w.state is WorkerState.IDLE]
+        assert not counts[WorkerState.STANDBY] or serving >= capacity
+        if self.queue:
+            assert not idle
+        # Those set aside may wait while used workers idle, but not while others do; and used ones
+        # have made way for starts, unless starts fail.
+        assert not any(worker.pristine for worker in idle)
+        assert not counts[WorkerState.STANDBY] or not idle
+        if self.aside and idle and not self.degraded:
+            reserve = 0 if self.closing else self.core.config.reserve
+            to_be_filled = capacity - serving + reserve - counts[WorkerState.STANDBY]
+            assert len(self.aside) <= to_be_filled
+        if self.aside and self.degraded:
+            assert counts[WorkerState.STARTING] or counts[WorkerState.STANDBY]
+        if serving < capacity and not counts[WorkerState.STARTING]:
             # A start is due, or a process must go first.
             assert self.core.next_deadline() is not None or counts[WorkerState.STOPPING]
 
