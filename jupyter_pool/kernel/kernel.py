@@ -272,6 +272,10 @@ class PoolKernel(IPythonKernel):
         }
         frames: list[Any] = []
         recycle = None
+        if (stale := self._find_stale(request)) is not None:
+            report.update(refused=stale, recycle=stale)
+            self._reply(stream, parent, ident, _describe_refusal(stale), {KEY: report}, frames)
+            return
         if self._kept_for is not None and request.scope != self._kept_for:
             # What the last request was allowed to keep is not for this one.
             recycle = await self._reset()
@@ -309,6 +313,13 @@ class PoolKernel(IPythonKernel):
         report["reset_ms"] = took * 1e3
         self._finish_streams()
         self._reply(stream, parent, ident, reply, {KEY: report}, frames)
+
+    def _find_stale(self, request: PoolRequest) -> str | None:
+        """Why the request must run in another process; not within a lease, whose state stays."""
+        goes_on = request.keep and request.scope == self._kept_for
+        if self.baseline is None or request.reset or request.baseline or goes_on:
+            return None
+        return self.baseline.find_stale(request.path, request.cwd)
 
     def _prepare(self, request: PoolRequest, buffers: list[Any]) -> None:
         """Make the worker look as the request wants it. Raises BadRequest."""
@@ -470,6 +481,13 @@ def _describe_error(
         "traceback": traceback,
         "user_expressions": {},
         "payload": [],
+    }
+
+
+def _describe_refusal(reason: str) -> dict[str, Any]:
+    return {
+        **_describe_error(None, [], ("StaleWorker", reason)),
+        "execution_count": 0,
     }
 
 

@@ -218,14 +218,19 @@ def test_an_imported_module_stays_warm(worker: Worker) -> None:
     assert worker.run("import sys\n'colorsys' in sys.modules").result == "True"
 
 
-def test_a_child_left_behind_dies_with_the_workers_group(fresh_worker: Worker) -> None:
-    answer = fresh_worker.run(
-        "import subprocess\npid = subprocess.Popen(['sleep', '60']).pid", outputs=["pid"]
-    )
-    pid = answer.values["pid"]
+def test_a_child_left_behind_ends_with_its_request(fresh_worker: Worker) -> None:
+    answer = fresh_worker.run(_SLEEPER, outputs=["pid"])
+    assert not exists(answer.values["pid"])
+
+
+def test_a_child_that_is_kept_dies_with_the_workers_group(fresh_worker: Worker) -> None:
+    pid = fresh_worker.run(_SLEEPER, outputs=["pid"], keep=True).values["pid"]
     assert exists(pid)
     fresh_worker.close_process()
     assert not exists(pid)
+
+
+_SLEEPER = "import subprocess\npid = subprocess.Popen(['sleep', '60']).pid"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: Linux only")
