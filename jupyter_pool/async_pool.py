@@ -352,7 +352,11 @@ class AsyncLease:
             **options,
         )
         driver.engine.post(lambda: driver.submit(request))
-        return await _result(driver, request, sink, check=check)
+        try:
+            return await _result(driver, request, sink, check=check)
+        finally:
+            if self.worker_id is not None:
+                self.worker_id = request.worker_id  # another one, if the first was out of date
 
 
 async def _result(

@@ -116,4 +116,7 @@ class Lease:
             # Where the caller is holds for the beginning; after that the lease's own code decides.
             carry_context=first,
         )
-        return settle(run(self._pool, request, mailbox, show, None), check=check)
+        completion = run(self._pool, request, mailbox, show, None)
+        if self.worker_id is not None:
+            self.worker_id = request.worker_id  # another one, if the first was out of date
+        return settle(completion, check=check)

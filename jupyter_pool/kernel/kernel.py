@@ -271,14 +271,14 @@ class PoolKernel(IPythonKernel):
             "at": None,
         }
         frames: list[Any] = []
-        recycle = None
-        if (stale := self._find_stale(request)) is not None:
-            report.update(refused=stale, recycle=stale)
-            self._reply(stream, parent, ident, _describe_refusal(stale), {KEY: report}, frames)
-            return
+        recycle = self._find_stale(request)
         if self._kept_for is not None and request.scope != self._kept_for:
             # What the last request was allowed to keep is not for this one.
-            recycle = await self._reset()
+            recycle = await self._reset() or recycle
+        if recycle is not None and not request.reset:
+            report.update(refused=recycle, recycle=recycle)
+            self._reply(stream, parent, ident, _describe_refusal(recycle), {KEY: report}, frames)
+            return
         try:
             if not request.reset:
                 self._prepare(request, parent["buffers"])

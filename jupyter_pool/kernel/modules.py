@@ -5,8 +5,8 @@ file of each *local* module (outside the standard library and site-packages) is 
 its code runs, and again before the next request: a microsecond or two each. A worker with a module
 that was edited, removed, or that is another file where the request runs, refuses the request.
 
-Not noticed: data files that a module reads, packages in site-packages, and a new file that comes to
-stand in front of an installed module of the same name.
+Not noticed: data files that a module reads, changes in site-packages, and a file that takes the place
+of an installed module of the same name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import site
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -77,8 +78,12 @@ class ModuleWatch:
         self._files: dict[str, tuple[str, _Stamp | None]] = {}
         #: As `_files`, of what was loaded since `settle`.
         self._new: dict[str, tuple[str, _Stamp | None]] = {}
-        #: Where a request looks for modules, and for which modules that was compared.
+        #: Where a request looks for modules: path and working folder, as folders, and when the local
+        #: ones of those last changed; and which modules were found to be the ones that it would find.
         self._place: tuple[Sequence[str], str] = ((), "")
+        self._where: list[str] = []
+        self._local: list[str] = []
+        self._changed: list[int] = []
         self._compared: set[str] = set()
 
     def loading(self, spec: ModuleSpec) -> None:
@@ -105,25 +110,47 @@ class ModuleWatch:
             now = _stamp(file)
             if now != stamp:
                 return f"the module {name} was {'edited' if now else 'removed'}"
-        if len(self._compared) < len(files) or self._place != (path, cwd):
-            return self._compare(path, cwd)
-        return None
+        return self._compare(path, cwd) if files else None
 
     def _compare(self, path: Sequence[str], cwd: str) -> str | None:
         """Whether the request would find other files than those that are loaded."""
         if self._place != (path, cwd):
             self._place = (list(path), cwd)
+            self._where = [os.path.join(cwd, entry) for entry in path]
+            self._local = [folder for folder in self._where if is_local(os.path.join(folder, ""))]
             self._compared.clear()
-        where = [os.path.join(cwd, entry) for entry in path]
+        changed = list(map(_when_changed, self._local))
+        if changed != self._changed or time.time_ns() - max(changed, default=0) < _TICK:
+            # Another file may be the first of its name by now.
+            self._changed = changed
+            self._compared.clear()
+            for folder in self._local:
+                # Finders keep what they list for as long as the folder's time is the same.
+                finder = sys.path_importer_cache.get(folder)
+                if finder is not None and hasattr(finder, "invalidate_caches"):
+                    finder.invalidate_caches()
+        if len(self._compared) == len(self._files):
+            return None
         for name, (file, _) in self._files.items():
             if name in self._compared:
                 continue
             # What it does not find at all, its own code may have put on the path before.
-            spec = None if "." in name else PathFinder.find_spec(name, where)
+            spec = None if "." in name else PathFinder.find_spec(name, self._where)
             if spec is not None and spec.origin and not _is_same(spec.origin, file):
                 return f"the module {name} is another file in the folders of the request"
             self._compared.add(name)
         return None
+
+
+# Two changes that are closer than this, in nanoseconds, may have the same time.
+_TICK = 50_000_000
+
+
+def _when_changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _stamp(file: str) -> _Stamp | None:
