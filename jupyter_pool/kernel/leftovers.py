@@ -84,7 +84,7 @@ class Threads:
                 leftover.append(thread.name)
         while self._bare and time.monotonic() < deadline:
             time.sleep(0.002)
-        if self._bare and not leftover:
+        if self._bare:
             leftover.append("one of the _thread module")
         return f"it left a thread running: {', '.join(leftover)}" if leftover else None
 

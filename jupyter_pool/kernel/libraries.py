@@ -59,9 +59,14 @@ def _matches_matplotlib(baseline: dict[str, Any]) -> bool:
 def _write_matplotlib(changed: dict[str, Any]) -> None:
     copies = {k: list(v) if type(v) is list else v for k, v in changed.items()}
     dict.update(_loaded("matplotlib", "rcParams"), copies)
-    switch = _loaded("matplotlib.pyplot", "switch_backend")
-    if switch is not None and isinstance(copies.get("backend"), str):
-        switch(copies["backend"])
+    pyplot: Any = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    if isinstance(copies.get("backend"), str):
+        pyplot.switch_backend(copies["backend"])
+    if "interactive" in copies:
+        # Also what it has registered with IPython for that.
+        (pyplot.ion if copies["interactive"] else pyplot.ioff)()
 
 
 class Colormaps:

@@ -211,6 +211,8 @@ class Baseline:
             restore = getattr(stream, "restore_descriptor", None)
             if restore is not None:
                 restore()
+            if getattr(stream, "closed", False):
+                return f"it closed sys.{stream.name}"
         return None
 
     def _restore_tracked(self) -> str | None:

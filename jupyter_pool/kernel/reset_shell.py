@@ -51,6 +51,8 @@ class ShellBaseline:
         self._tables = list(self._find_tables())
         self._tables_before = [dict(table) for table in self._tables]
         self._lists = list(self._find_lists())
+        #: What libraries have put into those lists, in the order in which that was first seen.
+        self._kept_order: list[Any] = []
         self._lists_before = [list(items) for items in self._lists]
         self._extensions = set(shell.extension_manager.loaded)
         # Recent IPython loads its magics on first use, and notes here which it has.
@@ -148,7 +150,10 @@ class ShellBaseline:
         for items, before in zip(self._lists, self._lists_before, strict=True):
             if items != before:
                 kept = [item for item in items if item not in before and _is_kept(item)]
-                items[:] = [*before, *kept]
+                seen = self._kept_order
+                seen += [item for item in kept if item not in seen]
+                # Taken back and registered again by a request, it would come after the others.
+                items[:] = [*before, *sorted(kept, key=seen.index)]
 
     def _restore_traps(self) -> None:
         # An interrupt in the wrong microsecond may have skipped their exit.

@@ -21,8 +21,10 @@ DEEDS = {
     "hooks": "import sys, threading\nsys.excepthook = print\nsys.unraisablehook = print\n"
     "threading.excepthook = print\nsys.displayhook = None",
     "streams": "import sys, io\nsys.stdout = io.StringIO()\nsys.stderr = sys.__stderr__ = None",
+    "streams that cannot flush": "import sys\nsys.stdout = sys.stderr = None\n1/0",
+    "streams closed": "import io, sys\nsys.stdout = io.StringIO()\nsys.stdout.close()\n1/0",
     "descriptors": "import os\nfd = os.open(os.devnull, os.O_WRONLY)\nos.dup2(fd, 1)\nos.close(2)",
-    "builtins": "import builtins\nbuiltins.extra = 1\nbuiltins.len = lambda x: 7\ndel builtins.sum",
+    "builtins": "import builtins\nbuiltins.extra = 1\nbuiltins.bin = lambda x: 7\ndel builtins.ascii",
     "modules": "import sys, types\nsys.modules['probed'] = types.ModuleType('probed')\n"
     "sys.modules['probed.absent'] = None",
     "module removed": "import sys, colorsys\ndel sys.modules['colorsys']",
@@ -106,7 +108,7 @@ DEEDS = {
 
 #: The same with libraries that are large.
 LIBRARIES = {
-    "rcParams": "import matplotlib as m\nm.rcParams['lines.linewidth'] = 9\n"
+    "rcParams": "import matplotlib as m, matplotlib.style\nm.rcParams['lines.linewidth'] = 9\n"
     "m.rcParams['font.family'].append('probed')\nm.style.use('ggplot')",
     "colormap": "import matplotlib as m\nm.colormaps.register(m.colormaps['gray'], name='probed')",
     "figures": "import matplotlib.pyplot as plt\nplt.ioff()\nplt.plot([1])\nplt.figure();",
@@ -123,8 +125,10 @@ LIBRARIES = {
 #: Recycled: the reply must say so. With the reason.
 LASTING = {
     "thread": (
-        "import threading\nthreading.Thread(target=threading.Event().wait, name='mine',"
-        " daemon=True).start()",
+        (
+            "import threading\nthreading.Thread(target=threading.Event().wait, name='mine',"
+            " daemon=True).start()"
+        ),
         "it left a thread running: mine",
     ),
     "bare thread": (
@@ -141,15 +145,18 @@ LASTING = {
         "the handler of SIGTERM was changed",
     ),
     "task": (
-        "import asyncio\nasync def f():\n    while True:\n        try: await asyncio.sleep(9)\n"
-        "        except asyncio.CancelledError: pass\nt = asyncio.create_task(f())\n"
-        "await asyncio.sleep(0)",
+        (
+            "import asyncio\nasync def f():\n    while True:\n        try: await asyncio.sleep(9)\n"
+            "        except asyncio.CancelledError: pass\nt = asyncio.create_task(f())\n"
+            "await asyncio.sleep(0)"
+        ),
         "a task refused to be cancelled",
     ),
     "hard limit": (
         "import resource as r\nr.setrlimit(r.RLIMIT_CORE, (0, 0))",
         "settings could not be restored",
     ),
+    "closed stream": ("import sys\nsys.stdout.close()", "it closed sys.stdout"),
     "event loop of a GUI": (
         "get_ipython().kernel.eventloop = lambda kernel: None",
         "it started a GUI's event loop",

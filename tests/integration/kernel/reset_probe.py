@@ -28,11 +28,11 @@ def _probe():
     seen["functions"] = [name(user[n]) for n in ("open", "exit", "quit", "get_ipython") if n in user]
     seen["last"] = [n for n in vars(sys) if n.startswith("last_")]
     seen["cwd"] = os.getcwd()
-    seen["environ"] = sorted(os.environ.items())
+    seen["environ"] = sorted(item for item in os.environ.items() if item[0] != "PYTEST_CURRENT_TEST")
     seen["getenv"] = os.popen("echo $PROBED $TZ").read()
     seen["timezone"] = time.tzname
     seen["path"] = list(sys.path)
-    seen["argv"] = list(sys.argv)
+    seen["argv"] = sys.argv[:-1] + [os.path.basename(a) for a in sys.argv[-1:]]
     seen["finders"] = names(sys.meta_path) + names(sys.path_hooks)
     seen["streams"] = [(name(s), s is o) for s, o in
                        ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__),
@@ -117,8 +117,9 @@ def _probe():
         seen["figures"] = pyplot and pyplot.get_fignums()
     if describe := loaded("pandas", "describe_option"):
         options = loaded("pandas._config.config", "_registered_options")
-        seen["pandas"] = [(k, str(sys.modules["pandas"].get_option(k))) for k in sorted(options)
-                          if "copy_on_write" not in k and "no_silent" not in k]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            seen["pandas"] = [(k, str(sys.modules["pandas"].get_option(k))) for k in sorted(options)]
     if loaded("numpy", "get_printoptions"):
         numpy = sys.modules["numpy"]
         seen["numpy"] = (str(numpy.get_printoptions()), numpy.geterr(), numpy.getbufsize(),
