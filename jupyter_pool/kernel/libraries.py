@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jupyter_pool.kernel.tracked import Settings, Tracked
@@ -190,38 +190,42 @@ class DefaultContext:
     """What `decimal` makes new contexts from; the current one is a request's own."""
 
     def __init__(self) -> None:
-        self._baseline = self.read()
+        self._context: Any = None
+        self._before: Any = None
+        self._state: Any = None
+        self._look: Callable[[Any], Any] = repr
+        self._find()
 
-    def read(self) -> tuple[Any, Any] | None:
-        """What can be compared, and a copy."""
+    def _find(self) -> None:
         context = _loaded("decimal", "DefaultContext")
-        return None if context is None else (_describe(context), context.copy())
+        if context is not None:
+            # The C implementation has flags and traps as plain numbers too: quicker than text.
+            self._look = _look_at_context if hasattr(context, "_traps") else repr
+            self._context, self._before = context, context.copy()
+            self._state = self._look(context)
 
-    def adopt(self, before: tuple[Any, Any] | None) -> None:
+    def read(self) -> Any:
+        """Something to compare."""
+        return None if self._context is None else self._look(self._context)
+
+    def adopt(self, before: Any) -> None:
         """Keep what an import has set."""
-        now = self.read()
-        if now is not None and (before is None or now[0] != before[0]):
-            self._baseline = now
+        if self._context is None or self.read() != before:
+            self._find()
 
     def restore(self) -> None:
         """Make it as it was."""
-        context = _loaded("decimal", "DefaultContext")
-        if self._baseline is None or _describe(context) == self._baseline[0]:
+        context, before = self._context, self._before
+        if context is None or self._look(context) == self._state:
             return
-        before = self._baseline[1]
         for name in _FIELDS:
             setattr(context, name, getattr(before, name))
-        for flags, wanted in ((context.flags, before.flags), (context.traps, before.traps)):
-            flags.update(wanted)
+        context.flags.update(before.flags)
+        context.traps.update(before.traps)
 
 
 _FIELDS = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
-_describe_c = operator.attrgetter(*_FIELDS, "_traps", "_flags")
-
-
-def _describe(context: Any) -> Any:
-    # The C implementation has traps and flags as plain numbers too; a look costs a quarter.
-    return _describe_c(context) if hasattr(context, "_traps") else repr(context)
+_look_at_context = operator.attrgetter(*_FIELDS, "_traps", "_flags")
 
 
 # -- the system's limits: who changes them has imported `resource` -----------------------------

@@ -169,9 +169,9 @@ class ShellBaseline:
         """Drop history and results, and the cells' sources, which would pile up."""
         shell = self._shell
         # Traits that nobody observes, past traitlets: a fifth of the whole reset otherwise.
-        shell._trait_values["execution_count"] = 1
-        shell.last_execution_result = None
-        shell.last_execution_succeeded = True
+        shell._trait_values.update(
+            execution_count=1, last_execution_result=None, last_execution_succeeded=True
+        )
         shell._last_traceback = None
         # The formatter of tracebacks keeps the last one, and with it its frames.
         if getattr(shell.InteractiveTB, "tb", None) is not None:

@@ -63,7 +63,6 @@ class PoolOutStream(OutStream):
         self._child_text = ""
         self._original_stdstream_fd: int = {"stdout": 1, "stderr": 2}[name]
         self._pipe_write = -1
-        self._pipe_inode = -1
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # "force": ipykernel does not capture when the variables say that pytest
         # runs, but a pool used by somebody's tests must behave as elsewhere.
@@ -197,7 +196,6 @@ class PoolOutStream(OutStream):
         # Kept: the pipe never reports its end, and a request that redirected
         # the descriptor can be undone.
         self._pipe_write = write
-        self._pipe_inode = os.fstat(write).st_ino
         self._fid = read
         self._io_loop.add_callback(
             self._io_loop.add_handler, read, self._on_readable, self._io_loop.READ
@@ -210,15 +208,9 @@ class PoolOutStream(OutStream):
 
     def restore_descriptor(self) -> None:
         """Capture the descriptor again if user code redirected or closed it."""
-        if self._fid is None:
-            return
-        fd = self._original_stdstream_fd
-        try:
-            if os.fstat(fd).st_ino == self._pipe_inode:
-                return
-        except OSError:
-            pass
-        os.dup2(self._pipe_write, fd)
+        if self._fid is not None:
+            # Looking whether it is the same still would cost more.
+            os.dup2(self._pipe_write, self._original_stdstream_fd)
 
     def _on_readable(self, fd: int, events: int) -> None:
         with self._lock:

@@ -129,11 +129,11 @@ LASTING = {
             "import threading\nthreading.Thread(target=threading.Event().wait, name='mine',"
             " daemon=True).start()"
         ),
-        "it left a thread running: mine",
+        "a thread running: mine",
     ),
     "bare thread": (
         "import _thread, threading\n_thread.start_new_thread(threading.Event().wait, ())",
-        "it left a thread running: one of the _thread module",
+        "one of the _thread module",
     ),
     "child": (
         "import subprocess\np = subprocess.Popen(['sleep', '60'])",
