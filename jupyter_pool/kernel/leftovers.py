@@ -22,7 +22,7 @@ import ipykernel
 
 from jupyter_pool.kernel.interrupts import GATE
 
-__all__ = ["Children", "Threads", "cancel_tasks"]
+__all__ = ["HARMLESS_CHILDREN", "HARMLESS_THREADS", "Children", "Threads", "cancel_tasks"]
 
 _IPYKERNEL = os.path.dirname(ipykernel.__file__)
 _JOIN_TIMEOUT = 0.05  # seconds for a thread or a child that is about to end
@@ -89,7 +89,8 @@ class Threads:
         return f"it left a thread running: {', '.join(leftover)}" if leftover else None
 
 
-_HARMLESS_THREADS = {
+#: Module and name of their classes.
+HARMLESS_THREADS = {
     ("tqdm._monitor", "TMonitor"),
     # Frees the memory of large frames that ZMQ has sent.
     ("zmq.utils.garbage", "GarbageCollectorThread"),
@@ -99,7 +100,7 @@ _HARMLESS_THREADS = {
 def _is_harmless_thread(thread: threading.Thread) -> bool:
     """Known threads that outlive a request by design and do nothing of the user's.
 
-    Those of `_HARMLESS_THREADS`; event loops that have nothing to do (``%%bash`` and many
+    Those of `HARMLESS_THREADS`; event loops that have nothing to do (``%%bash`` and many
     libraries keep one in a thread); idle workers of a thread pool (`asyncio.to_thread`, and many
     libraries), which wait for work that nobody can give them any more; waiters
     of asyncio's subprocesses that are about to end by themselves.
@@ -107,7 +108,7 @@ def _is_harmless_thread(thread: threading.Thread) -> bool:
     kind = type(thread)
     if _runs_idle_loop(thread):
         return True
-    if (kind.__module__, kind.__name__) in _HARMLESS_THREADS:
+    if (kind.__module__, kind.__name__) in HARMLESS_THREADS:
         return True
     pool = sys.modules.get("concurrent.futures.thread")
     if pool is None or thread.ident is None:
@@ -229,13 +230,17 @@ def _list_group() -> Iterator[int]:
                 yield pid
 
 
+#: Module, object and attribute that hold the process id.
+HARMLESS_CHILDREN = (
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
+)
+
+
 def _harmless_children() -> Iterable[int]:
     """Helpers of multiprocessing that live as long as the process that started them."""
-    for module, name, attribute in (
-        ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
-        ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
-        ("joblib.externals.loky.backend.resource_tracker", "_resource_tracker", "_pid"),
-    ):
+    for module, name, attribute in HARMLESS_CHILDREN:
         pid = getattr(getattr(sys.modules.get(module), name, None), attribute, None)
         if pid is not None:
             yield pid

@@ -109,6 +109,80 @@ _SLEEPER = "import subprocess\npid = subprocess.Popen(['sleep', '60']).pid"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: Linux only")
+def test_without_adoption_an_orphan_is_found_in_the_process_group(fresh_worker: Worker) -> None:
+    # As on other systems: no subreaper, so a job in the background is not our child.
+    look = "import os\nos.system('sleep 60 & echo $!');"
+    fresh_worker.run(
+        "import ctypes\nctypes.CDLL(None).prctl(36, 0, 0, 0, 0)\n"
+        "get_ipython().kernel.baseline._children._adopts = False",
+        plain=True,
+    )
+    assert fresh_worker.run("1").report["recycle"] is None
+    answer = fresh_worker.run(look)
+    assert answer.report["recycle"] == f"it left a child process running: {answer.stdout.strip()}"
+    assert not exists(int(answer.stdout))
+    assert fresh_worker.run("1").report["recycle"] is None
+
+
+def test_what_is_leaned_on_is_where_it_was(worker: Worker) -> None:
+    """Internals of other projects that the reset uses: here it fails first when they move."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("pandas")
+    answer = worker.run(
+        "import asyncio, importlib, logging, sys, threading, warnings\n"
+        "import matplotlib, matplotlib_inline.config as inline, pandas, numpy\n"
+        "from pandas._config import config\n"
+        "bootstrap = importlib._bootstrap\n"
+        "assert bootstrap._load_unlocked.__code__.co_filename == '<frozen importlib._bootstrap>'\n"
+        "assert 'hook' in bootstrap._load_unlocked.__globals__\n"
+        "assert 'hook' in bootstrap._exec.__globals__\n"
+        "assert isinstance(config._global_config['display'], dict)\n"
+        "assert isinstance(matplotlib.rcParams, dict) and len(matplotlib.colormaps) > 1\n"
+        "assert inline.InlineBackend._instance or inline.InlineBackend._instance is None\n"
+        "assert isinstance(logging.root.manager.loggerDict, dict) and logging.PlaceHolder\n"
+        "assert asyncio.tasks and hasattr(asyncio.events, '_event_loop_policy')\n"
+        "ip = get_ipython()\n"
+        "assert isinstance(ip._trait_values, dict) and ip.history_manager._trait_values\n"
+        "assert isinstance(threading._active, dict)"
+    )
+    assert answer.content["status"] == "ok", answer.content
+
+
+def test_users_see_no_frames_of_ours_when_an_import_fails(worker: Worker, tmp_path: Path) -> None:
+    (tmp_path / "broken_module.py").write_text("def f(): 1/0\nf()")
+    answer = worker.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport broken_module")
+    text = "".join(answer.content["traceback"])
+    assert "broken_module.py" in text
+    assert "importlib" not in text
+    assert "jupyter_pool" not in text.replace(str(tmp_path), "")
+
+
+def test_what_an_import_changes_stays_and_what_the_request_changes_besides_does_not(
+    fresh_worker: Worker, tmp_path: Path
+) -> None:
+    (tmp_path / "noisy_module.py").write_text(
+        "import os, warnings\n"
+        "warnings.filterwarnings('ignore', 'of the module')\n"
+        "os.environ['OF_THE_MODULE'] = '1'"
+    )
+    fresh_worker.run(
+        "import os, sys, warnings\n"
+        "warnings.filterwarnings('ignore', 'of the request')\n"
+        "os.environ['OF_THE_REQUEST'] = '1'\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\nimport noisy_module\n"
+        "warnings.filterwarnings('ignore', 'also of the request')"
+    )
+    answer = fresh_worker.run(
+        "import os, warnings\n"
+        "for owner in ('module', 'request'): warnings.warn(f'of the {owner}')\n"
+        "[name for name in os.environ if name.startswith('OF_THE')]"
+    )
+    assert answer.result == "['OF_THE_MODULE']"
+    assert "of the request" in answer.stderr
+    assert "of the module" not in answer.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: Linux only")
 def test_a_reset_is_cheap(fresh_worker: Worker) -> None:
     took = [fresh_worker.run("1 + 1").report["reset_ms"] for _ in range(200)]
     # 0.2 ms on a quiet machine; the margin is for a busy one.
