@@ -309,7 +309,10 @@ class AsyncLease(Holding):
         options = {"timeout": timeout, "output_limit": output_limit, "snapshot": True, **options}
         request = self._make_run(sink, code, show, options)
         driver.engine.post(lambda: driver.submit(request))
-        return await _result(driver, request, sink, check=check)
+        try:
+            return await _result(driver, request, sink, check=check)
+        finally:
+            self._ran(request)
 
 
 async def _result(

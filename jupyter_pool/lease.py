@@ -84,4 +84,6 @@ class Lease(Holding):
             "execution_count": execution_count,
         }
         request = self._make_run(mailbox, code, show, options)
-        return settle(run(self._pool, request, mailbox, show, None), check=check)
+        completion = run(self._pool, request, mailbox, show, None)
+        self._ran(request)
+        return settle(completion, check=check)

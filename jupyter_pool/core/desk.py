@@ -2,7 +2,7 @@
 
     submit ──▶ queue ──▶ dispatch ──▶ done ──▶ finish
                  ▲          │
-                 └ requeue ◀┤ the worker died
+                 └ requeue ◀┤ the worker died, or refused it
                             ├──▶ interrupt ──▶ done in time ──▶ finish, clean
                             └──▶ kill ──▶ the process is gone ──▶ finish, not clean
 
@@ -120,12 +120,12 @@ class Desk:
         while self.queue.aside:
             self._finish(self.queue.pop_aside(), outcome, reason)
 
-    def _requeue(self, request: RequestRecord) -> None:
+    def _requeue(self, request: RequestRecord, *, clean: bool = False) -> None:
         if self.takes_back:
             request.move(RequestState.QUEUED)
             self.queue.push_front(request)
         else:
-            self._finish(request, Outcome.CANCELLED, clean=False)
+            self._finish(request, Outcome.CANCELLED, clean=clean)
 
     # --- running -------------------------------------------------------------------------------
 
@@ -157,6 +157,29 @@ class Desk:
         self._finish(request, request.fate or Outcome.DONE)
         if worker.state is WorkerState.BUSY or worker.interrupt_delivered:
             self._let_go(worker, now)
+
+    def refused(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
+        """Its worker wants to be replaced before it: another one runs it, as if nothing had been.
+
+        Not counted: each time costs the pool a worker that has served before, and fresh ones have no
+        reason to refuse. A lease whose run is refused has nothing in that worker yet, and moves.
+        """
+        worker.request_id = None
+        if request.fate is not None:
+            self._finish(request, request.fate)
+            if worker.interrupt_delivered:
+                self._let_go(worker, now)
+            return
+        lease = self._lease(request.lease_id)
+        if lease is None:
+            self._requeue(request, clean=True)
+        else:
+            worker.lease_id = None
+            request.move(RequestState.QUEUED)
+            lease.runs[request.id] = request
+            lease.runs.move_to_end(request.id, last=False)
+            self._requeue(lease, clean=True)
+        self._staff.release(worker, now)
 
     def interrupt(self, request: RequestRecord, outcome: Outcome, now: float) -> None:
         """End one that runs; its worker may stay if it proves idle within the grace."""

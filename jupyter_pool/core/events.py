@@ -23,6 +23,7 @@ __all__ = [
     "ProtocolViolation",
     "RequestDone",
     "RequestId",
+    "RequestRefused",
     "RequestStarted",
     "ResetDone",
     "Resize",
@@ -169,6 +170,18 @@ class RequestDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """The worker has run nothing of it and wants to be replaced first; it is idle.
+
+    As when a module that it has imported was edited since: the request needs another worker.
+    """
+
+    worker_id: WorkerId
+    request_id: RequestId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class InterruptDelivered:
     """The interrupt was really sent: it cannot hit a later request any more."""
 
@@ -232,6 +245,7 @@ Event: TypeAlias = (
     | WorkerStartFailed
     | RequestStarted
     | RequestDone
+    | RequestRefused
     | InterruptDelivered
     | ResetDone
     | WorkerDied

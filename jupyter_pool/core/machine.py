@@ -218,6 +218,16 @@ class PoolCore:
         self._note_recycle(worker, event.recycle)
         self._desk.done(self._desk.requests[event.request_id], worker, now)
 
+    def _request_refused(self, event: ev.RequestRefused, now: float) -> None:
+        worker = self._workers.get(event.worker_id)
+        if worker is None or worker.request_id != event.request_id:
+            return
+        if worker.state is WorkerState.STOPPING:
+            return
+        self._staff.proved(worker)
+        self._note_recycle(worker, event.reason)
+        self._desk.refused(self._desk.requests[event.request_id], worker, now)
+
     def _interrupt_delivered(self, event: ev.InterruptDelivered, now: float) -> None:
         if worker := self._worker(event.worker_id, WorkerState.INTERRUPTING):
             self._desk.interrupt_delivered(worker, now)
@@ -372,6 +382,7 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.WorkerStopped: PoolCore._worker_gone,
     ev.RequestStarted: PoolCore._request_started,
     ev.RequestDone: PoolCore._request_done,
+    ev.RequestRefused: PoolCore._request_refused,
     ev.InterruptDelivered: PoolCore._interrupt_delivered,
     ev.ResetDone: PoolCore._reset_done,
     ev.ProtocolViolation: PoolCore._protocol_violation,

@@ -9,7 +9,7 @@ Every lifecycle is one enum and one table that lists all its steps; `move` refus
               any ─▶ STOPPING ─▶ GONE,   any ─▶ GONE (it died)
 
     request   QUEUED ◀─▶ RUNNING ─▶ INTERRUPTING ─▶ FINISHED
-              QUEUED ─▶ HELD ─▶ FINISHED                            (a lease)
+              QUEUED ◀─▶ HELD ─▶ FINISHED                           (a lease)
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ REQUEST_STEPS: Final[Mapping[RequestState, frozenset[RequestState]]] = {
     _R.QUEUED: frozenset({_R.RUNNING, _R.HELD, _R.FINISHED}),
     _R.RUNNING: frozenset({_R.QUEUED, _R.INTERRUPTING, _R.FINISHED}),
     _R.INTERRUPTING: frozenset({_R.FINISHED}),
-    _R.HELD: frozenset({_R.FINISHED}),
+    _R.HELD: frozenset({_R.QUEUED, _R.FINISHED}),
     _R.FINISHED: frozenset(),
 }
 

@@ -151,6 +151,11 @@ class Holding:
             **options,
         )
 
+    def _ran(self, request: Request) -> None:
+        """The first run may have been moved to another worker, where the first was out of date."""
+        if self._held is not None and request.worker_id is not None:
+            self.worker_id = request.worker_id
+
     def _check_held(self, how: str) -> None:
         """Raise InvalidRequest unless it is held."""
         if self._held is None:

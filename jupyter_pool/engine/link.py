@@ -17,6 +17,7 @@ from jupyter_pool.core import (
     InterruptDelivered,
     ProtocolViolation,
     RequestDone,
+    RequestRefused,
     RequestStarted,
     ResetDone,
     WorkerReady,
@@ -339,8 +340,12 @@ class Link:
         else:
             if flight.interrupt and not flight.interruptible:
                 self.tell(InterruptDelivered(self.worker_id))  # nothing was left to interrupt
-            self.driver.landed(flight)
-            self.tell(RequestDone(self.worker_id, flight.request.id, recycle))
+            refused = ours.get("refused")
+            if refused is not None:
+                self.tell(RequestRefused(self.worker_id, flight.request.id, str(refused)))
+            else:
+                self.driver.landed(flight)
+                self.tell(RequestDone(self.worker_id, flight.request.id, recycle))
 
     def _probed(self, probe: Flight, reply: wire.Message) -> None:
         """It has executed something, and said who it is."""

@@ -280,10 +280,14 @@ class PoolKernel(IPythonKernel):
             "at": None,
         }
         frames: list[Any] = []
-        recycle = None
+        recycle = self._find_stale(request)
         if self._kept_for is not None and request.scope != self._kept_for:
             # What the last request was allowed to keep is not for this one.
-            recycle = await self._reset()
+            recycle = await self._reset() or recycle
+        if recycle is not None and not request.reset:
+            report.update(refused=recycle, recycle=recycle)
+            self._reply(stream, parent, ident, _describe_refusal(recycle), {KEY: report}, frames)
+            return
         self.note.put(parent["header"]["msg_id"])
         try:
             if not request.reset:
@@ -320,6 +324,13 @@ class PoolKernel(IPythonKernel):
         self._finish_streams()
         report["left_out"] = self.iopub_thread.finish_request()
         self._reply(stream, parent, ident, reply, {KEY: report}, frames)
+
+    def _find_stale(self, request: PoolRequest) -> str | None:
+        """Why the request must run in another process; not within a lease, whose state stays."""
+        goes_on = request.keep and request.scope == self._kept_for
+        if self.baseline is None or request.reset or request.baseline or goes_on:
+            return None
+        return self.baseline.find_stale(request.path, request.cwd)
 
     def _prepare(self, request: PoolRequest, buffers: list[Any]) -> None:
         """Make the worker look as the request wants it. Raises BadRequest."""
@@ -482,6 +493,13 @@ def _describe_error(
         "traceback": traceback,
         "user_expressions": {},
         "payload": [],
+    }
+
+
+def _describe_refusal(reason: str) -> dict[str, Any]:
+    return {
+        **_describe_error(None, [], ("StaleWorker", reason)),
+        "execution_count": 0,
     }
 
 

@@ -5,47 +5,60 @@
 put back makes the report ask for a new process.
 
 restored   user namespace with ``In``, ``Out``, ``_`` and ``sys.last_*``; what was
-           registered with IPython (see `reset_shell`); working folder, environment,
-           `sys.path`, `sys.argv`, standard streams and their descriptors, hooks of
-           `sys` and `threading`, built-in names, random states (fresh entropy),
-           warning filters, the root logger, locale, umask, recursion limit, garbage
-           collector, alarms, SIGINT's handler, open figures, asyncio tasks,
-           cloudpickle's memory of classes
-recycled   threads that still run, child processes, other signal handlers
-not        files, other machines, modules: they stay imported, and keep their state
+           registered with IPython, its settings (see `reset_shell`); working folder,
+           environment, `sys.path`, `sys.argv`, standard streams and their descriptors,
+           hooks of `sys`, `threading` and the import system, injected modules, built-in
+           names, random states (fresh entropy), warning filters, loggers, locale, umask,
+           limits, timers, signal mask and other settings of process and interpreter (see
+           `process`), settings of matplotlib, pandas, NumPy, scikit-learn and decimal
+           (see `libraries`), open figures, asyncio tasks, cloudpickle's memory of classes
+recycled   threads that still run, child processes (which are ended), other signal
+           handlers, GUI event loops, edited local modules (see `modules`: before the next
+           request), what the system does not let us put back
+not        files, other machines; imported modules stay, and keep their state: what they
+           remember, what was patched into them, functions for the exit of the process,
+           audit hooks
 
-Harmless ones among threads and children are named in `leftovers`.
+What the import of a module changes stays with the module (see `imports`). Threads and
+children that are harmless are named in `leftovers`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-import faulthandler
-import gc
-import locale
 import logging
+import operator
 import os
 import signal
 import sys
+import tempfile
 import threading
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from jupyter_pool.kernel.environment import Environment
+from jupyter_pool.kernel.imports import ImportHook
 from jupyter_pool.kernel.interrupts import GATE
-from jupyter_pool.kernel.leftovers import check_children, check_threads
+from jupyter_pool.kernel.leftovers import Children, Threads
+from jupyter_pool.kernel.libraries import library_settings
+from jupyter_pool.kernel.loggers import Loggers
+from jupyter_pool.kernel.modules import ModuleTable, ModuleWatch
+from jupyter_pool.kernel.process import ProcessSettings, getsignal
 from jupyter_pool.kernel.randomness import seed_random
 from jupyter_pool.kernel.reset_shell import ShellBaseline
+from jupyter_pool.kernel.tracked import Attributes, Items, Tracked
 
 __all__ = ["Baseline", "ResetReport"]
 
-# The public one makes enum members: 90 µs for all signals instead of 5.
-getsignal = getattr(sys.modules.get("_signal"), "getsignal", signal.getsignal)
-
 _SIGNALS = tuple(number for number in range(1, signal.NSIG) if number in signal.valid_signals())
+
+_IMPORTS = ImportHook()
 
 
 @dataclass(frozen=True)
@@ -66,59 +79,78 @@ class Baseline:
 
     def __init__(self, shell: Any = None) -> None:
         self._shell = None if shell is None else ShellBaseline(shell)
-        self._sys = {name: getattr(sys, name) for name in _SYS_NAMES}
+        self._sys = [getattr(sys, name) for name in _SYS_NAMES]
         self._argv = list(sys.argv)
-        self._environ = os.environ
         self._builtins = dict(vars(builtins))
-        self._warning_filters = list(warnings.filters)
         self._show_warning = (warnings.showwarning, warnings.formatwarning)
-        root = logging.root
-        self._logging = (root.level, list(root.handlers), list(root.filters), root.manager.disable)
         self._signals = [getsignal(number) for number in _SIGNALS]
-        self._threads = set(threading.enumerate())
         self._thread_hooks = (threading.excepthook, threading._profile_hook, threading._trace_hook)  # type: ignore[attr-defined]
-        self._recursion_limit = sys.getrecursionlimit()
-        self._gc = (gc.isenabled(), gc.get_threshold())
-        self._locale = locale.setlocale(locale.LC_ALL)
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
-        self._faulthandler = faulthandler.is_enabled()
+        self._threads = Threads()
+        self._children = Children()
+        self._process = ProcessSettings()
+        self._path = Items(sys, "path")
+        self._environment = Environment()
+        self._tracked: list[Tracked] = [
+            self._path,
+            self._environment,
+            Items(warnings, "filters"),
+            Items(sys, "meta_path"),
+            Items(sys, "path_hooks"),
+            Loggers(),
+            *(Attributes(owner, names) for owner, names in _ATTRIBUTES),
+        ]
+        self._before_import: dict[Tracked, Any] = {}
+        #: Settings of libraries that are not loaded yet, by module.
+        self._untracked = library_settings()
+        for name in self._untracked.keys() & sys.modules.keys():
+            self._track(name)
+        self._modules = ModuleTable()
+        self.local_modules = ModuleWatch()
         self.capture_place()
+        self._steps: list[tuple[str, Callable[[], str | None]]] = [
+            ("sys", self._restore_sys),
+            ("figures", _close_figures),
+            ("settings", self._restore_tracked),
+            ("namespace", self._restore_shell),
+            ("working folder", self._restore_cwd),
+            ("built-in names", self._restore_builtins),
+            ("warnings", self._restore_warnings),
+            ("process settings", self._process.restore),
+            ("classes", _forget_pickled_classes),
+            ("random numbers", _reseed),
+            ("signal handlers", self._restore_signals),
+            ("threads", self._threads.check),
+            ("children", self._children.check),
+            # Last: what was imported until here stays, whoever imported it.
+            ("modules", self._restore_modules),
+        ]
+        _IMPORTS.install(self)
 
     def capture_place(self) -> None:
         """Take the present working folder, path and environment as the worker's own."""
         self._cwd = _get_cwd() or "/"
-        self._path = list(sys.path)
-        self._env = dict(_raw_environ())
+        self._path.baseline = list(sys.path)
+        self._environment.capture()
+        if self._shell is not None:
+            self._shell.folders = [Path(self._cwd)]
 
-    def restore(self, *, reseed: bool = True) -> ResetReport:
-        """Put everything back.
+    def find_stale(self, path: Sequence[str] | None, cwd: str | None) -> str | None:
+        """Return why a request must not run here, if it must not: a module that was edited.
 
         Parameters
         ----------
-        reseed
-            Give the random generators fresh entropy, so that a request can
-            neither see nor foretell what another one drew.
+        path, cwd
+            Where the request runs, None: where the worker is at home.
         """
-        steps: list[tuple[str, Callable[[], str | None]]] = [
-            ("sys", self._restore_sys),
-            ("figures", _close_figures),
-            ("namespace", self._restore_shell),
-            ("environment", self._restore_environment),
-            ("working folder", self._restore_cwd),
-            ("built-in names", self._restore_builtins),
-            ("warnings", self._restore_warnings),
-            ("logging", self._restore_logging),
-            ("process settings", self._restore_process),
-            ("classes", _forget_pickled_classes),
-            ("signal handlers", self._restore_signals),
-            ("threads", lambda: check_threads(self._threads)),
-            ("children", check_children),
-        ]
+        return self.local_modules.find_stale(
+            self._path.baseline if path is None else path, self._cwd if cwd is None else cwd
+        )
+
+    def restore(self) -> ResetReport:
+        """Put everything back."""
+        _IMPORTS.restart()
         reasons = []
-        if reseed:
-            steps.insert(-3, ("random numbers", lambda: seed_random(None)))
-        for what, step in steps:
+        for what, step in self._steps:
             try:
                 reason = step()
             except Exception as error:  # noqa: BLE001 - whatever it is, the process is not as new
@@ -127,6 +159,30 @@ class Baseline:
                 reasons.append(reason)
         return ResetReport("; ".join(reasons) or None)
 
+    # -- what imports do, see `imports` -----------------------------------------------
+
+    def loading(self, spec: ModuleSpec) -> None:
+        """A module's code is about to run."""
+        self._modules.loaded.add(spec.name)
+        self.local_modules.loading(spec)
+        if spec.name in self._untracked:
+            self._track(spec.name)
+
+    def _track(self, module: str) -> None:
+        self._tracked += self._untracked.pop(module)
+
+    def import_begins(self) -> None:
+        """What changes from here on belongs to the module."""
+        self._before_import = {tracked: tracked.read() for tracked in self._tracked}
+        self._modules.import_begins()
+
+    def import_ends(self) -> None:
+        """Up to here."""
+        before, self._before_import = self._before_import, {}
+        for tracked in self._tracked:
+            tracked.adopt(before.get(tracked))
+        self._modules.import_ends()
+
     # -- the steps: each returns why the process must be replaced, or None -------
 
     def _restore_sys(self) -> str | None:
@@ -134,18 +190,18 @@ class Baseline:
             sys.settrace(None)
         if sys.getprofile() is not None:
             sys.setprofile(None)
-        for name, value in self._sys.items():
-            if getattr(sys, name, None) is not value:
+        try:
+            same = all(map(operator.is_, _get_sys(sys), self._sys))
+        except AttributeError:  # one was deleted
+            same = False
+        if not same:
+            for name, value in zip(_SYS_NAMES, self._sys, strict=True):
                 setattr(sys, name, value)
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):
             if hasattr(sys, name):
                 delattr(sys, name)
         if sys.argv != self._argv:
             sys.argv[:] = self._argv
-        if sys.path != self._path:
-            sys.path[:] = self._path
-        if sys.getrecursionlimit() != self._recursion_limit:
-            sys.setrecursionlimit(self._recursion_limit)
         hooks = (threading.excepthook, threading._profile_hook, threading._trace_hook)  # type: ignore[attr-defined]
         if hooks != self._thread_hooks:
             threading.excepthook, profile, trace = self._thread_hooks
@@ -155,32 +211,16 @@ class Baseline:
             restore = getattr(stream, "restore_descriptor", None)
             if restore is not None:
                 restore()
+            if getattr(stream, "closed", False):
+                return f"it closed sys.{stream.name}"
         return None
+
+    def _restore_tracked(self) -> str | None:
+        reasons = [tracked.restore() for tracked in self._tracked]
+        return "; ".join(filter(None, reasons)) or None
 
     def _restore_shell(self) -> str | None:
-        if self._shell is not None:
-            self._shell.restore()
-        return None
-
-    def _restore_environment(self) -> str | None:
-        if os.environ is not self._environ:
-            os.environ = self._environ  # noqa: B003 - not cleared, put back
-        if _raw_environ() == self._env:
-            return None
-        now = dict(_raw_environ())
-        decode = getattr(os.environ, "decodekey", str)
-        decode_value = getattr(os.environ, "decodevalue", str)
-        changed = {
-            key for key in now.keys() | self._env.keys() if now.get(key) != self._env.get(key)
-        }
-        for key in changed:
-            if key in self._env:
-                os.environ[decode(key)] = decode_value(self._env[key])
-            else:
-                del os.environ[decode(key)]
-        if hasattr(time, "tzset") and "TZ" in map(decode, changed):
-            time.tzset()
-        return None
+        return None if self._shell is None else self._shell.restore()
 
     def _restore_cwd(self) -> str | None:
         if _get_cwd() == self._cwd:
@@ -203,8 +243,6 @@ class Baseline:
         return None
 
     def _restore_warnings(self) -> str | None:
-        if warnings.filters != self._warning_filters:
-            warnings.filters[:] = self._warning_filters  # type: ignore[index]
         warnings.showwarning, warnings.formatwarning = self._show_warning
         logging._warnings_showwarning = None  # type: ignore[attr-defined]
         # Also forgets which warnings were shown already: each request shows its own.
@@ -214,37 +252,8 @@ class Baseline:
                 break
         return None
 
-    def _restore_logging(self) -> str | None:
-        root = logging.root
-        level, handlers, filters, disable = self._logging
-        if root.manager.disable != disable:
-            logging.disable(disable)
-        if root.level != level:
-            root.setLevel(level)
-        if root.handlers != handlers:
-            root.handlers[:] = handlers
-        if root.filters != filters:
-            root.filters[:] = filters
-        return None
-
-    def _restore_process(self) -> str | None:
-        os.umask(self._umask)
-        if locale.setlocale(locale.LC_ALL) != self._locale:
-            locale.setlocale(locale.LC_ALL, self._locale)
-        enabled, thresholds = self._gc
-        if gc.isenabled() != enabled:
-            (gc.enable if enabled else gc.disable)()
-        if gc.get_threshold() != thresholds:
-            gc.set_threshold(*thresholds)
-        if self._faulthandler and not faulthandler.is_enabled():
-            # As installed by the application, which knows the real stderr.
-            faulthandler.enable()
-        return None
-
     def _restore_signals(self) -> str | None:
-        if hasattr(signal, "setitimer") and signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        now = [getsignal(number) for number in _SIGNALS]
+        now = list(map(getsignal, _SIGNALS))
         if now == self._signals:
             return None
         GATE.install()
@@ -255,15 +264,29 @@ class Baseline:
         ]
         return f"the handler of {', '.join(changed)} was changed" if changed else None
 
+    def _restore_modules(self) -> str | None:
+        self._modules.restore()
+        self.local_modules.settle()
+        return None
+
 
 _SYS_NAMES = [
     name
     for name in (
         *("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"),
-        *("path", "argv", "displayhook", "excepthook", "breakpointhook", "unraisablehook"),
-        *("ps1", "ps2"),
+        *("argv", "displayhook", "excepthook", "breakpointhook", "unraisablehook"),
+        *("ps1", "ps2", "modules", "path_importer_cache"),
     )
     if hasattr(sys, name)
+]
+
+_get_sys = operator.attrgetter(*_SYS_NAMES)
+
+_ATTRIBUTES: list[tuple[ModuleType, tuple[str, ...]]] = [
+    (sys, ("tracebacklimit", "dont_write_bytecode", "pycache_prefix")),
+    (tempfile, ("tempdir",)),
+    (logging, ("raiseExceptions", "lastResort", "_loggerClass", "_logRecordFactory")),
+    (asyncio.events, ("_event_loop_policy",)),
 ]
 
 
@@ -274,13 +297,13 @@ def _get_cwd() -> str | None:
         return None
 
 
-def _raw_environ() -> Any:
-    # The mapping behind os.environ (CPython 3.10 to 3.14): comparing it costs
-    # 2 µs, decoding every variable 50.
-    return getattr(os.environ, "_data", os.environ)
-
-
 # -- what only some requests load ----------------------------------------------------
+
+
+def _reseed() -> str | None:
+    """Fresh entropy: a request can neither see nor foretell what another one drew."""
+    seed_random(None)
+    return None
 
 
 def _close_figures() -> str | None:

@@ -22,6 +22,14 @@ _SETTINGS = (
     "automagic",
     "loop_runner",
     "custom_exceptions",
+    "colors",
+    "pdb",
+    "sphinxify_docstring",
+    "show_rewritten_input",
+    "wildcards_case_sensitive",
+    "enable_html_pager",
+    "active_eventloop",
+    "pylab_gui_select",
 )
 
 
@@ -34,17 +42,27 @@ class ShellBaseline:
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
+        #: IPython's history of working folders, as it begins.
+        self.folders: list[Path] = []
         self._main = sys.modules.get("__main__")
         self._namespace = dict(shell.user_ns)
         self._hidden = dict(shell.user_ns_hidden)
         # The lists and dicts that are shallow-copied, and put back when they differ.
-        self._tables = [(table, dict(table)) for table in self._find_tables()]
-        self._lists = [(items, list(items)) for items in self._find_lists()]
+        self._tables = list(self._find_tables())
+        self._tables_before = [dict(table) for table in self._tables]
+        self._lists = list(self._find_lists())
+        #: What libraries have put into those lists, in the order in which that was first seen.
+        self._kept_order: list[Any] = []
+        self._lists_before = [list(items) for items in self._lists]
         self._extensions = set(shell.extension_manager.loaded)
         # Recent IPython loads its magics on first use, and notes here which it has.
         self._loaded_lazy = set(getattr(shell.magics_manager, "_loaded_lazy", ()))
         self._settings = {name: getattr(shell, name) for name in _SETTINGS if hasattr(shell, name)}
         self._custom_tb = shell.__dict__.get("CustomTB")
+        self._traceback_mode = shell.InteractiveTB.mode
+        self._configurables = list(self._find_configurables())
+        self._traits_before = [_read_traits(owner) for owner in self._configurables]
+        self._traits = [owner._trait_values for owner in self._configurables]
 
     def _find_tables(self) -> Iterator[dict[Any, Any]]:
         shell = self._shell
@@ -62,6 +80,16 @@ class ShellBaseline:
             yield formatter.type_printers
             yield formatter.deferred_printers
 
+    def _find_configurables(self) -> Iterator[Any]:
+        """What %config, %precision and the like set traits of."""
+        shell = self._shell
+        yield from shell.display_formatter.formatters.values()
+        yield shell.display_formatter.ipython_display_formatter
+        yield shell.display_formatter.mimebundle_formatter
+        yield shell.display_formatter
+        yield shell.Completer
+        yield shell.prefilter_manager
+
     def _find_lists(self) -> Iterator[list[Any]]:
         shell = self._shell
         yield from shell.events.callbacks.values()
@@ -71,20 +99,21 @@ class ShellBaseline:
         yield transformers.token_transformers
         yield shell.input_transformers_post
         yield shell.ast_transformers
+        yield shell.configurables
 
-    def restore(self) -> None:
-        """Put everything back; costs microseconds where nothing changed."""
+    def restore(self) -> str | None:
+        """Put everything back; costs microseconds where nothing changed.
+
+        Returns
+        -------
+        str or None
+            Why the process must be replaced.
+        """
         shell = self._shell
-        for table, before in self._tables:
-            if table != before:
-                kept = {key: value for key, value in table.items() if _is_kept(value)}
-                table.clear()
-                table.update(before)
-                table.update({key: value for key, value in kept.items() if key not in before})
-        for items, before_items in self._lists:
-            if items != before_items:
-                kept_items = [item for item in items if item not in before_items and _is_kept(item)]
-                items[:] = [*before_items, *kept_items]
+        if self._tables != self._tables_before:
+            self._restore_tables()
+        if self._lists != self._lists_before:
+            self._restore_lists()
         if shell.extension_manager.loaded != self._extensions:
             shell.extension_manager.loaded = set(self._extensions)
         loaded_lazy: set[str] = getattr(shell.magics_manager, "_loaded_lazy", set())
@@ -95,9 +124,36 @@ class ShellBaseline:
                 setattr(shell, name, value)
         if shell.__dict__.get("CustomTB") is not self._custom_tb:
             shell.CustomTB = self._custom_tb
+        if shell.InteractiveTB.mode != self._traceback_mode:
+            shell.InteractiveTB.set_mode(self._traceback_mode)
+        if self._traits != self._traits_before:
+            for owner, before in zip(self._configurables, self._traits_before, strict=True):
+                _write_traits(owner, before)
+        if shell.logger.log_active:
+            shell.logger.logstop()
         self._restore_traps()
         self._forget_cells()
         self._restore_namespace()
+        if getattr(shell.kernel, "eventloop", None) is not None:
+            return "it started a GUI's event loop"
+        return None
+
+    def _restore_tables(self) -> None:
+        for table, before in zip(self._tables, self._tables_before, strict=True):
+            if table != before:
+                kept = {key: value for key, value in table.items() if _is_kept(value)}
+                table.clear()
+                table.update(before)
+                table.update({key: value for key, value in kept.items() if key not in before})
+
+    def _restore_lists(self) -> None:
+        for items, before in zip(self._lists, self._lists_before, strict=True):
+            if items != before:
+                kept = [item for item in items if item not in before and _is_kept(item)]
+                seen = self._kept_order
+                seen += [item for item in kept if item not in seen]
+                # Taken back and registered again by a request, it would come after the others.
+                items[:] = [*before, *sorted(kept, key=seen.index)]
 
     def _restore_traps(self) -> None:
         # An interrupt in the wrong microsecond may have skipped their exit.
@@ -112,9 +168,10 @@ class ShellBaseline:
     def _forget_cells(self) -> None:
         """Drop history and results, and the cells' sources, which would pile up."""
         shell = self._shell
-        shell.execution_count = 1
-        shell.last_execution_result = None
-        shell.last_execution_succeeded = True
+        # Traits that nobody observes, past traitlets: a fifth of the whole reset otherwise.
+        shell._trait_values.update(
+            execution_count=1, last_execution_result=None, last_execution_succeeded=True
+        )
         shell._last_traceback = None
         # The formatter of tracebacks keeps the last one, and with it its frames.
         if getattr(shell.InteractiveTB, "tb", None) is not None:
@@ -136,13 +193,9 @@ class ShellBaseline:
         ):
             if table:
                 table.clear()
-        history._i = history._ii = history._iii = history._i00 = ""
-        try:
-            here = Path.cwd()
-        except OSError:
-            here = Path("/")
-        if history.dir_hist != [here]:
-            history.dir_hist[:] = [here]
+        history._trait_values.update(_i="", _ii="", _iii="", _i00="")
+        if history.dir_hist != self.folders:
+            history.dir_hist[:] = self.folders
         shell.payload_manager.clear_payload()
         shell.compile.reset_compiler_flags()
         cells = shell.compile._filename_map
@@ -167,6 +220,17 @@ class ShellBaseline:
         if hidden != self._hidden:
             hidden.clear()
             hidden.update(self._hidden)
+
+
+def _read_traits(owner: Any) -> dict[str, Any]:
+    owner.trait_values()  # computes the defaults that nobody has asked for yet
+    return dict(owner._trait_values)  # HasTraits' own store (traitlets 5)
+
+
+def _write_traits(owner: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if owner._trait_values.get(name, values) != value:
+            setattr(owner, name, value)
 
 
 def _is_kept(value: Any) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import hashlib
+import io
 import linecache
 import os
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -244,12 +246,13 @@ class PoolShell(ZMQInteractiveShell):
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         """Publish an error, and remember what was said."""
         self.last_shown = (etype.__name__, text_of(evalue))
-        send_streams()
         content = {"evalue": self.last_shown[1], "traceback": stb}
         self.kernel.iopub_thread.limit.shorten_error(content)
         if content["evalue"] != self.last_shown[1]:
             evalue = content["evalue"]
-        super()._showtraceback(etype, evalue, content["traceback"])
+        with _flushable_streams():  # sent first, whatever the cell has put there
+            send_streams()
+            super()._showtraceback(etype, evalue, content["traceback"])
 
     def _format_exception_for_storage(self, exception: Any, *args: Any, **kwargs: Any) -> Any:
         """Nothing: IPython keeps errors for its history, and a worker has none."""
@@ -343,6 +346,20 @@ class PoolShell(ZMQInteractiveShell):
         if not 1 <= number <= len(lines):
             return None
         return {"line": number, "source": lines[number - 1].strip()}
+
+
+@contextlib.contextmanager
+def _flushable_streams() -> Iterator[None]:
+    kept = sys.stdout, sys.stderr
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except Exception:  # noqa: BLE001 - users' objects
+            setattr(sys, name, io.StringIO())
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = kept
 
 
 _UNPRINTABLE = "<unprintable {} object>"

@@ -87,7 +87,6 @@ class PoolOutStream(OutStream):
         self._child_text = ""
         self._original_stdstream_fd: int = {"stdout": 1, "stderr": 2}[name]
         self._pipe_write = -1
-        self._pipe_inode = -1
         self._pipe_size = _READ_SIZE
         # Whether the pipe holds anything, in half the time that an attempt to read takes.
         self._has_data: Callable[[int], Any] | None = None
@@ -264,7 +263,6 @@ class PoolOutStream(OutStream):
         # Kept: the pipe never reports its end, and a request that redirected
         # the descriptor can be undone.
         self._pipe_write = write
-        self._pipe_inode = os.fstat(write).st_ino
         self._fid = read
         if hasattr(select, "poll"):
             poll = select.poll()
@@ -281,15 +279,9 @@ class PoolOutStream(OutStream):
 
     def restore_descriptor(self) -> None:
         """Capture the descriptor again if user code redirected or closed it."""
-        if self._fid is None:
-            return
-        fd = self._original_stdstream_fd
-        try:
-            if os.fstat(fd).st_ino == self._pipe_inode:
-                return
-        except OSError:
-            pass
-        os.dup2(self._pipe_write, fd)
+        if self._fid is not None:
+            # Looking whether it is the same still would cost more.
+            os.dup2(self._pipe_write, self._original_stdstream_fd)
 
     def _on_readable(self, fd: int, events: int) -> None:
         with self._lock:

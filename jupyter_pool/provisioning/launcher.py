@@ -112,6 +112,8 @@ class Worker:
     stderr_fd: int = -1
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     tap_fd: int = -1
+    #: What it had started when it was told to stop: processes by id, with their start times.
+    family: dict[int, int] = field(default_factory=dict)
 
     def tap(self, fd: int) -> None:
         """Be able to read what the worker's own stderr pipe holds when it dies (Linux).
@@ -308,6 +310,7 @@ class Launcher:
         """Leave nothing of a worker behind: children, pipe, files."""
         if worker.pid is not None:
             processes.kill_session(worker.pid)
+            processes.kill_all(worker.family)
             deadline = self._loop.time() + BURIAL_TIMEOUT
             while any(processes.session_members(worker.pid)) and self._loop.time() < deadline:
                 await asyncio.sleep(0.005)  # killed, but the system has not ended them yet
@@ -362,6 +365,8 @@ class Launcher:
 
     async def _stop(self, worker: Worker, kill: bool, dump: bool) -> None:
         worker.stopping = True
+        if worker.pid is not None:
+            worker.family.update(processes.descendants(worker.pid))
         if dump and worker.pid is not None:
             await self._dump_stacks(worker, worker.pid)
         if not kill:

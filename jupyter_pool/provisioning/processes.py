@@ -1,7 +1,8 @@
 """Processes of a worker: its session, its group, and how to be sure that they are gone.
 
 Every worker is started in a session of its own, so the kernel's process id names its session and
-its first process group too. Children stay in that session unless they call ``setsid``; those escape.
+its first process group too. Children stay in that session unless they call ``setsid``; those are found
+as descendants, on Linux and as long as the worker lives: our kernel adopts what its children leave.
 Standard library only: the guardian runs this file with ``python -I -S``.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 _LINUX = sys.platform.startswith("linux")
 
@@ -59,6 +60,23 @@ def session_members(session: int) -> Iterator[int]:
                 yield int(entry)
 
 
+def descendants(pid: int) -> dict[int, int]:
+    """Start times of a process's children, their children and so on, by id; none without /proc."""
+    if not _LINUX:
+        return {}
+    parents: dict[int, tuple[int, int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat_fields(int(entry))
+            if fields and fields[0] not in "ZX":
+                parents[int(entry)] = (int(fields[1]), int(fields[19]))
+    family, found = {pid}, 0
+    while len(family) != found:
+        found = len(family)
+        family.update(child for child, (parent, _) in parents.items() if parent in family)
+    return {child: parents[child][1] for child in family - {pid}}
+
+
 def send(pid: int, signum: int, *, group: bool = True) -> bool:
     """Send a signal to a worker (its whole process group by default); False if it is gone."""
     try:
@@ -73,8 +91,13 @@ def send(pid: int, signum: int, *, group: bool = True) -> bool:
 
 
 def kill_session(session: int) -> None:
-    """SIGKILL everything in a worker's process group and session. Returns at once."""
+    """SIGKILL everything in a worker's process group and session. Returns at once.
+
+    Also what it has started that made itself a session of its own, if the worker still lives to tell.
+    """
+    family = descendants(session)
     send(session, signal.SIGKILL)
+    kill_all(family)
     # Job control (an interactive shell, `process_group=0`) makes groups of its own in the session.
     # A killed parent may have had a child in the making, so look until nobody is found.
     for _ in range(10):
@@ -82,6 +105,13 @@ def kill_session(session: int) -> None:
         if not members:
             return
         for pid in members:
+            send(pid, signal.SIGKILL, group=False)
+
+
+def kill_all(started: Mapping[int, int]) -> None:
+    """SIGKILL these processes, by id, if they are still those of these start times."""
+    for pid, when in started.items():
+        if is_running(pid, when):
             send(pid, signal.SIGKILL, group=False)
 
 

@@ -28,11 +28,8 @@ WITHIN = 3.0
 OWNER = """
 def owner():
     pool = KernelPool(size=2).start(wait=True)
-    left = pool.execute(
-        "import subprocess; subprocess.Popen(['sleep', '603']).pid", isolation="none"
-    )
     at_work = threading.Event()
-    found = [int(left.data["text/plain"])]
+    found = []
     def on_output(event):
         found.append(int(event["text"]))
         at_work.set()
@@ -42,6 +39,11 @@ def owner():
             on_output=on_output,
         )
         at_work.wait(30)
+    # The last request of its worker: the next one would have it reset, and with that the child ended.
+    left = pool.execute(
+        "import subprocess; subprocess.Popen(['sleep', '603']).pid", isolation="none"
+    )
+    found.append(int(left.data["text/plain"]))
     say({"workers": pids(pool), "children": found, "guardian": guardian(), "folder": folder()})
     return pool
 """

@@ -7,6 +7,7 @@ import re
 import jupyter_pool
 from jupyter_pool import errors
 from jupyter_pool.config import PoolConfig
+from jupyter_pool.kernel import leftovers, reset
 from jupyter_pool.notebook.arguments import exec_parser
 from jupyter_pool.notebook.commands import PARSERS
 from support import readme
@@ -101,6 +102,22 @@ def test_the_documented_methods_exist_on_both_pools() -> None:
     }
     for cls in (jupyter_pool.KernelPool, jupyter_pool.AsyncKernelPool):
         assert {name for name in names if not hasattr(cls, name)} == set()
+
+
+def test_the_three_lists_of_statelessness_are_there_and_name_what_is_harmless() -> None:
+    documentation = " ".join((reset.__doc__ or "").split())
+    for heading in ("Restored", "Recycled", "Not covered"):
+        assert f"**{heading}**" in TEXT
+        assert heading.lower().split()[0] in documentation
+    text = " ".join(TEXT.split())
+    for what in ("matplotlib", "pandas", "NumPy", "scikit-learn", "audit hooks", "signal mask"):
+        assert what in text
+        assert what in documentation
+    packages = {module.split(".")[0] for module, _ in leftovers.HARMLESS_THREADS}
+    packages |= {module.split(".")[0] for module, _, _ in leftovers.HARMLESS_CHILDREN}
+    assert packages == {"tqdm", "zmq", "multiprocessing", "joblib"}
+    for name in ("tqdm", "pyzmq", "multiprocessing", "joblib", "thread pools", "event loop"):
+        assert name in text
 
 
 def _value(text: str) -> object:

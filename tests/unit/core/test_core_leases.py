@@ -13,6 +13,7 @@ from jupyter_pool.core import (
     Interrupt,
     InterruptDelivered,
     Outcome,
+    RequestRefused,
     Reset,
     ResetDone,
     RestartWorker,
@@ -227,4 +228,28 @@ def test_restarting_a_leased_worker_ends_the_lease(leased: MakePool) -> None:
     assert pool.stopped(1) == [
         Finish("x", Outcome.RESTARTED, 1, clean=False),
         Finish("L", Outcome.RESTARTED, 1, clean=False),
+    ]
+
+
+def test_a_lease_whose_run_is_refused_moves_to_another_worker_with_all_that_waits_in_it(
+    leased: MakePool,
+) -> None:
+    pool = leased(limit=60.0)
+    pool.run("r1", "L")
+    pool.run("r2", "L")
+    pool.submit("other")
+    pool.started(1, "r1")
+    refused = pool(RequestRefused(1, "r1", "edited"))
+    assert refused == [StopWorker(1, False, StopReason.RECYCLED, "edited"), StartWorker(2)]
+    assert pool.ready(2) == [Dispatch("L", 2, 1, 70.0), Dispatch("r1", 2, 1, None)]
+    assert pool.done(2, "r1") == [Finish("r1", Outcome.DONE, 2), Dispatch("r2", 2, 1, None)]
+
+
+def test_a_lease_that_is_returned_while_it_moves_ends_with_its_runs(leased: MakePool) -> None:
+    pool = leased()
+    pool.run("r1", "L")
+    pool(RequestRefused(1, "r1", "edited"))
+    assert pool(ReturnLease("L")) == [
+        Finish("r1", Outcome.CANCELLED, 1),
+        Finish("L", Outcome.CANCELLED, 1),
     ]

@@ -8,6 +8,7 @@ import pytest
 
 from jupyter_pool.core import (
     Cancel,
+    Close,
     Dispatch,
     Event,
     Finish,
@@ -16,6 +17,7 @@ from jupyter_pool.core import (
     Outcome,
     ProtocolViolation,
     RequestDone,
+    RequestRefused,
     RestartWorker,
     Start,
     StartWorker,
@@ -432,3 +434,62 @@ def test_something_that_is_no_event_is_a_type_error(make_pool: MakePool) -> None
 def test_submit_defaults_are_the_plain_case() -> None:
     event = Submit("a", "g", None, None)
     assert (event.retries, event.lease, event.isolation) == (0, False, "namespace")
+
+
+# --- refused ------------------------------------------------------------------------------------
+
+
+def test_a_refused_request_runs_on_another_worker_before_all_others(make_pool: MakePool) -> None:
+    pool = make_pool(size=2)
+    pool.start(1, 2)
+    pool.submit("a", limit=30.0)
+    pool.submit("busy")
+    pool.submit("later")
+    pool.started(2, "a")
+    pool.at(15.0)
+    refused = pool(RequestRefused(2, "a", "an edited module"))
+    assert refused == [
+        StopWorker(2, False, StopReason.RECYCLED, "an edited module"),
+        StartWorker(3),
+    ]
+    assert pool.ready(3) == [Dispatch("a", 3, attempt=1, run_deadline=40.0)]
+    assert pool.done(3, "a") == [Finish("a", Outcome.DONE, 3), Dispatch("later", 3, 1, None)]
+
+
+def test_refusals_use_up_neither_retries_nor_patience(make_pool: MakePool) -> None:
+    pool = make_pool(size=6)
+    pool.start(1, 2, 3, 4, 5, 6)
+    pool.submit("a", retries=1)
+    for worker in (6, 5, 4, 3, 2):
+        pool.started(worker, "a")
+        assert Dispatch("a", worker - 1, 1, None) in pool(RequestRefused(worker, "a", "edited"))
+    pool.started(1, "a")
+    assert pool(WorkerDied(1, "segfault")) == [StartWorker(12)]
+    assert pool.ready(7) == [Dispatch("a", 7, attempt=2, run_deadline=None)]
+
+
+def test_a_refusal_after_an_interrupt_ends_the_request_as_the_interrupt_meant(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a")
+    pool(Cancel("a"))
+    assert pool(RequestRefused(1, "a", "edited")) == [Finish("a", Outcome.CANCELLED, 1)]
+    assert pool(InterruptDelivered(1)) == [
+        StopWorker(1, False, StopReason.RECYCLED, "edited"),
+        StartWorker(2),
+    ]
+
+
+def test_a_pool_that_closes_and_takes_nothing_back_cancels_what_is_refused(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a")
+    pool(Close(cancel_queued=True, cancel_running=False))
+    assert pool(RequestRefused(1, "a", "edited")) == [
+        Finish("a", Outcome.CANCELLED, 1),
+        StopWorker(1, False, StopReason.RECYCLED, "edited"),
+    ]

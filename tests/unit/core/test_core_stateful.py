@@ -50,6 +50,7 @@ from jupyter_pool.core import (
     ProtocolViolation,
     Recovered,
     RequestDone,
+    RequestRefused,
     RequestStarted,
     Reset,
     ResetDone,
@@ -97,6 +98,8 @@ class SimRequest:
     unwanted: bool = False
     interrupted: bool = False
     done: bool = False
+    refused: bool = False
+    """Its worker refused it, and it was not dispatched again yet."""
     runs: list[str] = field(default_factory=list)
 
 
@@ -280,7 +283,8 @@ class PoolMachine(RuleBasedStateMachine):
         if request := self.live.get(request_id):
             request.unwanted = True
             # Of a lease that is held, "done" is that it was returned.
-            request.done |= request.lease and request.worker is not None
+            held = request.worker is not None and not request.refused
+            request.done |= request.lease and held
 
     # --- what workers do -----------------------------------------------------------------------
 
@@ -300,7 +304,7 @@ class PoolMachine(RuleBasedStateMachine):
         if worker.reset_at is not None:
             found.append(self.answer_reset)
         if worker.request:
-            found += [self.begin, self.reply]
+            found += [self.begin, self.refuse, self.reply]
         if worker.state == "stopping":
             found.append(self.disappear)
         return [(worker, do) for do in found]
@@ -336,6 +340,33 @@ class PoolMachine(RuleBasedStateMachine):
         finish = self.finished[request.id]
         assert finish in commands
         assert (finish.outcome is Outcome.DONE) is (not request.interrupted)
+
+    def refuse(self, worker: SimWorker, recycle: str | None = None) -> None:
+        request = self.live[worker.request or ""]
+        event = RequestRefused(worker.id, request.id, "its modules were edited")
+        if worker.state == "stopping":
+            assert self.send(event) == []
+            return
+        worker.free_since = self.now
+        if not worker.interrupt_on_its_way:
+            worker.interrupted_at = None
+        if request.interrupted:
+            request.done = True
+            self.send(event)
+            assert request.id in self.finished
+            return
+        worker.request = None
+        waits = request
+        if request.in_lease:
+            request.refused = True
+            waits = self.live[request.in_lease]
+            waits.runs.insert(0, request.id)
+            worker.lease = None
+        waits.refused = True
+        self.expect_at_the_head(waits)
+        self.send(event)
+        assert worker.state == "stopping"
+        assert request.id in self.live or self.cancel_queued
 
     def deliver_interrupt(self, worker: SimWorker, recycle: str | None = None) -> None:
         worker.interrupt_on_its_way = False
@@ -373,6 +404,9 @@ class PoolMachine(RuleBasedStateMachine):
             request.attempt += 1
         else:
             return
+        self.expect_at_the_head(request)
+
+    def expect_at_the_head(self, request: SimRequest) -> None:
         if self.cancel_queued:
             request.unwanted = True
         else:
@@ -437,6 +471,7 @@ class PoolMachine(RuleBasedStateMachine):
             ReturnLease("never"),
             RequestStarted(worker_id, request_id),
             RequestDone(worker_id, request_id),
+            RequestRefused(worker_id, request_id, "late"),
         ]
         if worker is None:
             noise += [
@@ -553,6 +588,7 @@ class PoolMachine(RuleBasedStateMachine):
         if request.run_timeout is not None and not request.dispatched:
             request.run_deadline = self.now + request.run_timeout
         request.dispatched, request.started, request.worker = True, False, worker.id
+        request.refused = False
         assert (command.attempt, command.run_deadline) == (request.attempt, request.run_deadline)
         if request.lease:
             worker.lease = request.id
@@ -612,7 +648,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def explain(self, command: Finish, request: SimRequest) -> None:
         """An outcome is a request's own, or that of the lease it waited in."""
-        waited_in_lease = request.in_lease and not request.dispatched
+        waited_in_lease = request.in_lease and (request.refused or not request.dispatched)
         lost = request.worker in self.gone
         match command.outcome:
             case Outcome.DONE:
