@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration.kernel.kernel_client import Worker, exists, start_worker
+from integration.kernel.kernel_client import Worker, exists
 from integration.kernel.reset_deeds import LASTING
 
 
-@pytest.fixture(scope="module")
-def ruined_worker() -> Iterator[Worker]:
-    """One that is only asked whether it knows that it is."""
-    with tempfile.TemporaryDirectory(prefix="jpk-") as folder, start_worker(Path(folder)) as worker:
-        yield worker
-
-
 @pytest.mark.parametrize("deed", LASTING)
-def test_what_cannot_be_undone_asks_for_a_new_process(ruined_worker: Worker, deed: str) -> None:
+def test_what_cannot_be_undone_asks_for_a_new_process(fresh_worker: Worker, deed: str) -> None:
     code, reason = LASTING[deed]
-    answer = ruined_worker.run(code)
+    answer = fresh_worker.run(code)
     assert answer.content["status"] == "ok"
     assert reason in answer.report["recycle"]
 
