@@ -99,7 +99,9 @@ def bash_kernel(pytestconfig: pytest.Config) -> str:
         "argv": [sys.executable, "-m", "bash_kernel", "-f", "{connection_file}"],
         "display_name": "Bash",
         "language": "bash",
-        "env": {"PS1": "$"},
+        # Not the developer's own start-up files: what they do takes its time, and a kernel that is
+        # killed in the middle of it may leave a lock behind that the next one waits for.
+        "env": {"PS1": "$", "HOME": str(folder)},
     }
     (folder / "kernel.json").write_text(json.dumps(spec))
     return "bash"
