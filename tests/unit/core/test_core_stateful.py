@@ -335,7 +335,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.expect_at_the_head(waits)
         self.send(event)
         assert worker.state == "stopping"
-        assert request.id in self.live or self.cancel_queued
+        # It waits or runs again, unless the pool takes nothing back or has nobody to wait for.
+        ended = self.finished.get(request.id)
+        assert ended is None or self.cancel_queued or ended.outcome is Outcome.START_FAILED
 
     def deliver_interrupt(self, worker: SimWorker, recycle: str | None = None) -> None:
         worker.interrupt_on_its_way = False
@@ -510,7 +512,8 @@ class PoolMachine(RuleBasedStateMachine):
             case StopReason.RECYCLED if command.detail == "lifetime":
                 assert config.max_lifetime is not None
                 assert self.now >= worker.ready_at + 0.9 * config.max_lifetime
-            case StopReason.SHRUNK if isinstance(self.event, Tick):
+            # One that a lease's deadline has just set free may be surplus since a resize.
+            case StopReason.SHRUNK if isinstance(self.event, Tick) and worker.free_since < self.now:
                 assert config.max_idle is not None
                 assert self.now >= worker.free_since + config.max_idle
             case StopReason.CLOSED:
