@@ -109,7 +109,13 @@ TRACES = {
         "False",
         "True",
     ),
-    "execution count": ("1", "get_ipython().execution_count", "2", "3"),
+    "execution count": (
+        "1",
+        # IPython 9 counts when a cell begins, IPython 8 when it has ended.
+        "import IPython; get_ipython().execution_count - (IPython.version_info[0] >= 9)",
+        "1",
+        "2",
+    ),
 }
 
 

@@ -366,7 +366,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.expect_at_the_head(waits)
         self.send(event)
         assert worker.state == "stopping"
-        assert request.id in self.live or self.cancel_queued
+        # It waits or runs again, unless the pool takes nothing back or has nobody to wait for.
+        ended = self.finished.get(request.id)
+        assert ended is None or self.cancel_queued or ended.outcome is Outcome.START_FAILED
 
     def deliver_interrupt(self, worker: SimWorker, recycle: str | None = None) -> None:
         worker.interrupt_on_its_way = False
