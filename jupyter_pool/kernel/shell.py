@@ -21,6 +21,7 @@ from ipykernel.compiler import XCachingCompiler
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
 from IPython.core.error import StdinNotImplementedError, UsageError
+from IPython.core.events import EventManager, available_events
 from IPython.core.interactiveshell import _asyncio_runner  # type: ignore[attr-defined]
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Type
@@ -145,6 +146,23 @@ def no_debugger(what: str) -> StdinNotImplementedError:
     return no_stdin(what, "nobody can type into it. Run the cell in your own kernel to debug it.")
 
 
+class InterruptibleEvents(EventManager):
+    """IPython's callbacks before and after a cell; an interrupt in one ends the cell.
+
+    IPython's own shows it and goes on, so the cell would run as if nobody had interrupted it. Leans
+    on EventManager's `callbacks` and `shell` (checked on IPython 9.18).
+    """
+
+    def trigger(self, event: str, *args: Any, **kwargs: Any) -> None:
+        """Call what is registered for an event; what one raises is shown, and the next is called."""
+        for function in list(self.callbacks[event]):
+            try:
+                function(*args, **kwargs)
+            except Exception:  # noqa: BLE001 - users' code: told, and survived
+                print(f"Error in the callback {function} for {event}:")  # noqa: T201 - to the cell
+                self.shell.showtraceback()
+
+
 class PoolShell(ZMQInteractiveShell):
     """The shell.
 
@@ -158,6 +176,13 @@ class PoolShell(ZMQInteractiveShell):
 
     #: Name and text of the error that was published last.
     last_shown = ("Exception", "")
+
+    def init_events(self) -> None:
+        """Make the events, with what IPython registers itself."""
+        super().init_events()
+        callbacks = self.events.callbacks
+        self.events = InterruptibleEvents(self, available_events)
+        self.events.callbacks = callbacks
 
     def init_magics(self) -> None:
         """Register IPython's magics, and ours over them."""

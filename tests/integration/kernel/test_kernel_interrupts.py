@@ -60,6 +60,35 @@ def test_a_shell_command_is_interrupted(worker: Worker) -> None:
     assert worker.finish(request, timeout=5).report["recycle"] is None
 
 
+@pytest.mark.parametrize("event", ["pre_execute", "pre_run_cell", "post_execute", "post_run_cell"])
+def test_an_interrupt_in_a_callback_of_ipythons_ends_the_cell(worker: Worker, event: str) -> None:
+    # Swallowed there, it would leave the cell running on for ever.
+    register = (
+        "def wait(*args):\n    print('ready')\n    import time; time.sleep(60)\n"
+        f"get_ipython().events.register({event!r}, wait);"
+    )
+    if event.startswith("post"):
+        request = worker.submit(register, keep=True, scope="s")
+    else:
+        worker.run(register, keep=True, scope="s")
+        request = worker.submit("while True: pass", keep=True, scope="s")
+    worker.wait_for_text(request, "ready")
+    worker.interrupt()
+    assert worker.finish(request).content["ename"] == "KeyboardInterrupt"
+    worker.finish(worker.submit("", reset=True))
+
+
+def test_what_a_callback_of_ipythons_raises_is_shown_and_the_cell_runs(worker: Worker) -> None:
+    answer = worker.run(
+        "def fail(*args): 1/0\nget_ipython().events.register('post_execute', fail); 'it ran'"
+    )
+    assert "Error in the callback <function fail" in answer.stdout
+    assert any(
+        message["content"].get("ename") == "ZeroDivisionError" for message in answer.messages
+    )
+    assert answer.result == "'it ran'"
+
+
 def test_the_line_of_an_interrupt_is_told(worker: Worker) -> None:
     request = worker.submit("import time\n\n\nprint('ready'); time.sleep(60)\nx = 1")
     worker.wait_for_text(request, "ready")
