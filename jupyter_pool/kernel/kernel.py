@@ -115,6 +115,12 @@ class PoolKernel(IPythonKernel):
         self.shell_stream.on_recv(self._on_shell_message, copy=False)
         self._publish_status("starting", "shell")
 
+    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """Agree. ipykernel's own also stops the main loop, 0.1 s later, whether or not the control
+        thread is done by then; `shutdown_request` stops it as its last act anyway.
+        """
+        return {"status": "ok", "restart": restart}
+
     def capture_baseline(self) -> None:
         """Remember how this worker looks before any request."""
         GATE.install()
