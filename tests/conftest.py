@@ -6,6 +6,7 @@ Nothing here sleeps for luck: each wait is for a condition and has a deadline.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -111,4 +112,7 @@ def bash_kernel(pytestconfig: pytest.Config) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a script, all of us would be deaf to the tests' own Ctrl-Cs.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     session.config.pluginmanager.register(LeakCheck(session.config.stash[_isolation]), "leak-check")
