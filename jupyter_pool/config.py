@@ -8,9 +8,7 @@ configuration file (``c.KernelPool.size = 4``). What a call says wins.
 from __future__ import annotations
 
 import difflib
-import math
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,99 +17,11 @@ from traitlets.config import Application, Config, Configurable
 from traitlets.config.loader import DeferredConfig, LazyConfigValue
 
 from jupyter_pool._cpus import default_size
+from jupyter_pool._quantities import parse_size, parse_time
 from jupyter_pool._reprs import size as size_text
 from jupyter_pool.errors import InvalidRequest
 
 __all__ = ["PoolConfig", "default_size", "parse_size", "parse_time"]
-
-_TIME = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>ms|s|m|h)?", re.ASCII)
-_UNIT_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME_FORMS = 'seconds such as 90 or 1.5, or a text such as "90", "1.5s", "10m", "2h" or "none"'
-
-
-def parse_time(text: str | float | None) -> float | None:
-    """Return a duration in seconds, or None for "no limit".
-
-    Parameters
-    ----------
-    text
-        A number of seconds, or a text: a number with the unit ``ms``, ``s``
-        (also if it has none), ``m`` or ``h``, or ``none``.
-
-    Raises
-    ------
-    InvalidRequest
-        It is neither, or negative, or not finite.
-    """
-    if text is None:
-        return None
-    if isinstance(text, str):
-        word = text.strip().lower()
-        if word == "none":
-            return None
-        match = _TIME.fullmatch(word)
-        if match:
-            return float(match["number"]) * _UNIT_SECONDS[match["unit"] or "s"]
-    elif not isinstance(text, bool):
-        try:
-            seconds = float(text)
-        except (TypeError, ValueError):
-            seconds = math.nan
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    raise InvalidRequest(f"{text!r} is not a time: give {_TIME_FORMS}")
-
-
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[kmgt]?i?b)?", re.ASCII)
-_UNIT_BYTES = {
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
-_SIZE_FORMS = (
-    'bytes such as 20_000_000, or a text such as "500kB", "20MB", "1.5GB", "2GiB" or "none"'
-)
-
-
-def parse_size(text: str | float | None) -> int | None:
-    """Return a number of bytes, or None for "no limit".
-
-    Parameters
-    ----------
-    text
-        A number of bytes, or a text: a number with the unit ``B`` (also if it
-        has none), ``kB``, ``MB``, ``GB`` or ``TB`` (powers of 1000) or ``KiB``,
-        ``MiB``, ``GiB`` or ``TiB`` (powers of 1024) in any case, or ``none``.
-
-    Raises
-    ------
-    InvalidRequest
-        It is neither, or negative, or not finite.
-    """
-    if text is None:
-        return None
-    if isinstance(text, str):
-        word = text.strip().lower()
-        if word == "none":
-            return None
-        match = _SIZE.fullmatch(word)
-        unit = _UNIT_BYTES.get(match["unit"] or "b") if match else None
-        if match and unit is not None:
-            return round(float(match["number"]) * unit)
-    elif not isinstance(text, bool):
-        try:
-            size = float(text)
-        except (TypeError, ValueError):
-            size = math.nan
-        if math.isfinite(size) and size >= 0:
-            return round(size)
-    raise InvalidRequest(f"{text!r} is not a size: give {_SIZE_FORMS}")
 
 
 class _Count(TraitType[Any, Any]):

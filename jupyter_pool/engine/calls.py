@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_pool.config import LEAST_OUTPUT, PoolConfig, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .driver import Driver
 
 
+_T = TypeVar("_T")
+
+
 class _Default:
     """Stands for "as the pool is configured", where None means "no limit"."""
 
@@ -28,8 +31,8 @@ class _Default:
 #: Not given: the pool's default applies.
 DEFAULT: Any = _Default()
 
-#: What `options()` may preset.
-PRESETS = (
+#: What `options()` may preset of how a request runs.
+REQUEST_PRESETS = (
     "timeout",
     "checkout_timeout",
     "session_id",
@@ -37,9 +40,9 @@ PRESETS = (
     "isolation",
     "output_limit",
     "seed",
-    "on_output",
-    "check",
 )
+#: All that it may preset: also what the caller gets of it.
+PRESETS = (*REQUEST_PRESETS, "on_output", "check")
 
 ISOLATIONS = ("namespace", "process", "none")
 
@@ -62,21 +65,23 @@ def check_presets(presets: Mapping[str, Any]) -> dict[str, Any]:
     return dict(presets)
 
 
-def _time(name: str, value: Any) -> float | None:
+def _parsed(name: str, parse: Callable[[Any], _T], value: Any) -> _T:
+    """The option's value; an error names the option."""
     try:
-        seconds = parse_time(value)
+        return parse(value)
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.message}") from None
+
+
+def _time(name: str, value: Any) -> float | None:
+    seconds = _parsed(name, parse_time, value)
     if seconds == 0 and name == "timeout":
         raise InvalidRequest("timeout: 0 leaves no time to run; give more, or None for no limit")
     return seconds
 
 
 def _size(name: str, value: Any, least: int) -> int | None:
-    try:
-        size = parse_size(value)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{name}: {error.message}") from None
+    size = _parsed(name, parse_size, value)
     if size is not None and size < least:
         raise InvalidRequest(
             f"{name}={value!r} is not possible: it takes at least {least} bytes, or None for no limit"

@@ -18,7 +18,7 @@ from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, Wor
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits
-from .calls import DEFAULT, Guarded, make_request
+from .calls import DEFAULT, REQUEST_PRESETS, Guarded, make_request
 from .driver import Driver
 from .futures import CallbackThread, StreamingFutureSink
 from .health import HEALTH_TIMEOUT
@@ -235,18 +235,6 @@ class PoolFace:
         self.tell(lambda driver: driver.cancel(request_id))
 
 
-#: The presets of a view that say how a request runs; the others say what its caller gets.
-_REQUEST_PRESETS = (
-    "session_id",
-    "retries",
-    "isolation",
-    "output_limit",
-    "seed",
-    "timeout",
-    "checkout_timeout",
-)
-
-
 def prepare(
     pool: PoolFace,
     presets: Mapping[str, Any],
@@ -263,7 +251,7 @@ def prepare(
     """
     driver = pool.running()
     options = {name: value for name, value in given.items() if value is not DEFAULT}
-    for name in _REQUEST_PRESETS:
+    for name in REQUEST_PRESETS:
         if name in presets:
             options.setdefault(name, presets[name])
     options.setdefault("output_limit", pool.config.output_limit)

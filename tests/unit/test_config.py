@@ -11,7 +11,7 @@ import pytest
 from traitlets.config import Application, Config
 
 from jupyter_pool._cpus import cgroup_quota, size_for
-from jupyter_pool.config import PoolConfig, default_size, parse_size, parse_time
+from jupyter_pool.config import PoolConfig, default_size
 from jupyter_pool.errors import InvalidRequest
 
 COUNTS = {
@@ -238,83 +238,6 @@ def test_configuration_may_come_from_a_command_line(application: Application) ->
 def test_other_sections_and_applications_do_not_matter(application: Application) -> None:
     application.config = Config({"PoolConfig": {"size": 3}, "PoolMagics": {"pool": "x"}})
     assert PoolConfig.build().size == default_size()
-
-
-# --- times --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "seconds"),
-    [
-        (90, 90.0),
-        (1.5, 1.5),
-        (0, 0.0),
-        (np.float32(2), 2.0),
-        ("90", 90.0),
-        ("1.5s", 1.5),
-        (".5s", 0.5),
-        ("250ms", 0.25),
-        ("10m", 600.0),
-        ("10 M", 600.0),
-        (" 2h ", 7200.0),
-        ("none", None),
-        ("None", None),
-        (None, None),
-    ],
-)
-def test_times_that_are_read(given: Any, seconds: float | None) -> None:
-    assert parse_time(given) == seconds
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    ["", "s", "-1", "1e3", "1 day", "10mm", "1:30", "nan", "inf", -1, float("nan"), float("inf"),
-     True, [1], "٣s"],
-)  # fmt: skip
-def test_times_that_are_not(wrong: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        parse_time(wrong)
-    assert str(caught.value).startswith(f"{wrong!r} is not a time")
-    assert "10m" in str(caught.value)
-
-
-# --- sizes --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "size"),
-    [
-        (20_000_000, 20_000_000),
-        (1e6, 1_000_000),
-        (np.int64(5), 5),
-        (0, 0),
-        ("500", 500),
-        ("500B", 500),
-        ("64kB", 64_000),
-        ("64 KB", 64_000),
-        ("1.5GB", 1_500_000_000),
-        ("2GiB", 2 * 2**30),
-        (" .5 mib ", 2**19),
-        ("1TB", 10**12),
-        ("none", None),
-        ("None", None),
-        (None, None),
-    ],
-)
-def test_sizes_that_are_read(given: Any, size: int | None) -> None:
-    assert parse_size(given) == size
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    ["", "MB", "-1", "1e3", "1 M", "ib", "10kk", "1,5GB", "nan", -1, float("nan"), float("inf"), True,
-     [1], "٣kB"],
-)  # fmt: skip
-def test_sizes_that_are_not(wrong: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        parse_size(wrong)
-    assert str(caught.value).startswith(f"{wrong!r} is not a size")
-    assert "20MB" in str(caught.value)
 
 
 def test_the_output_limit_is_a_size_with_room_for_some_messages() -> None:
