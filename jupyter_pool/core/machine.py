@@ -209,24 +209,27 @@ class PoolCore:
         self._staff.proved(worker)
 
     def _request_done(self, event: ev.RequestDone, now: float) -> None:
-        worker = self._workers.get(event.worker_id)
-        if worker is None or worker.request_id != event.request_id:
+        worker = self._runner(event)
+        if worker is None:
             return
-        if worker.state is WorkerState.STOPPING:
-            return  # it is being killed for it: too late
         self._staff.proved(worker)
         self._note_recycle(worker, event.recycle)
         self._desk.done(self._desk.requests[event.request_id], worker, now)
 
     def _request_refused(self, event: ev.RequestRefused, now: float) -> None:
-        worker = self._workers.get(event.worker_id)
-        if worker is None or worker.request_id != event.request_id:
-            return
-        if worker.state is WorkerState.STOPPING:
+        worker = self._runner(event)
+        if worker is None:
             return
         self._staff.proved(worker)
         self._note_recycle(worker, event.reason)
         self._desk.refused(self._desk.requests[event.request_id], worker, now)
+
+    def _runner(self, event: ev.RequestDone | ev.RequestRefused) -> WorkerRecord | None:
+        """The worker that has answered, if it is not too late: it may be being killed for it."""
+        worker = self._workers.get(event.worker_id)
+        if worker is None or worker.request_id != event.request_id:
+            return None
+        return None if worker.state is WorkerState.STOPPING else worker
 
     def _interrupt_delivered(self, event: ev.InterruptDelivered, now: float) -> None:
         if worker := self._worker(event.worker_id, WorkerState.INTERRUPTING):

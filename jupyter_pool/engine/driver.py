@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -66,7 +67,7 @@ from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
 from .log import PoolLog
 from .memory import OomWatch
-from .request import Completion, Request
+from .request import LONGEST_WAIT, Completion, Request
 from .settle import start_error, succeeded
 from .surroundings import Surroundings
 
@@ -286,8 +287,8 @@ class Driver:
 
     def _log_end(self, completion: Completion) -> None:
         request, outcome = completion.request, completion.outcome
-        lost = request.is_lease and request.first_dispatched is not None
-        if lost and outcome is Outcome.CANCELLED and request.borrower:
+        held = request.is_lease and request.first_dispatched is not None
+        if held and outcome is Outcome.CANCELLED and request.borrower:
             self.log(
                 logging.WARNING,
                 "worker %s was taken back from a lease. Borrowed at (most recent call last):",
@@ -500,8 +501,8 @@ class Driver:
         In slices, since Python does not end a wait by a Ctrl-C that came just before it began.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.closed.wait(1.0 if deadline is None else min(1.0, _left(deadline))):
-            if deadline is not None and not _left(deadline):
+        while not self.closed.wait(min(LONGEST_WAIT, _left(deadline))):
+            if not _left(deadline):
                 return False
         return True
 
@@ -559,8 +560,8 @@ class Driver:
         HealthCheck(self, list(self.links.values()), timeout, answer)
 
 
-def _left(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())
+def _left(deadline: float | None) -> float:
+    return math.inf if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _core_config(config: PoolConfig, *, foreign: bool) -> CoreConfig:

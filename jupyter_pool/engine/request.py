@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 #: How long a caller may be deaf to Ctrl-C, in seconds.
-_LONGEST_WAIT = 1.0
+LONGEST_WAIT = 1.0
 
 
 class Sink(Protocol):
@@ -127,7 +127,7 @@ class Mailbox:
             try:
                 # Never for ever: a signal that comes just before the wait does not end it, and its
                 # handler (that of Ctrl-C) runs only when the wait is over.
-                return self._items.get(timeout=_LONGEST_WAIT if timeout is None else timeout)
+                return self._items.get(timeout=LONGEST_WAIT if timeout is None else timeout)
             except queue.Empty:
                 if timeout is not None:
                     return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jupyter_pool.kernel.tracked import Settings, Tracked
@@ -46,10 +46,12 @@ def _loaded(module: str, attribute: str) -> Any:
 
 def _read_matplotlib() -> dict[str, Any] | None:
     found = _loaded("matplotlib", "rcParams")
+    return found and _copied(dict.items(found))
+
+
+def _copied(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     # Lists may be changed in place.
-    return found and {
-        name: list(value) if type(value) is list else value for name, value in dict.items(found)
-    }
+    return {name: list(value) if type(value) is list else value for name, value in items}
 
 
 def _matches_matplotlib(baseline: dict[str, Any]) -> bool:
@@ -57,7 +59,7 @@ def _matches_matplotlib(baseline: dict[str, Any]) -> bool:
 
 
 def _write_matplotlib(changed: dict[str, Any]) -> None:
-    copies = {k: list(v) if type(v) is list else v for k, v in changed.items()}
+    copies = _copied(changed.items())
     dict.update(_loaded("matplotlib", "rcParams"), copies)
     pyplot: Any = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:

@@ -38,7 +38,7 @@ from jupyter_pool.kernel.cutting import (
     whole_lines,
 )
 
-__all__ = ["OutputLimit"]
+__all__ = ["OutputLimit", "Passing"]
 
 #: How much of the end is kept: characters of each stream, bytes of displays.
 TAIL = 64_000
@@ -273,7 +273,7 @@ class OutputLimit:
         self._say_passing(name, newline + text)
 
     def _say_passing(self, name: str, text: str) -> None:
-        with _Passing(self):
+        with Passing(self):
             self._say(name, text, self._parent)
 
     def finish(self) -> int:
@@ -288,7 +288,7 @@ class OutputLimit:
 
     def _send_end(self) -> None:
         """Send what was kept: the clearing of the cell, then everything in its order."""
-        with _Passing(self):
+        with Passing(self):
             if self._clear is not None:
                 self._forward(self._clear)
             if self._finished:
@@ -352,8 +352,8 @@ class OutputLimit:
         content["traceback"] = lines
 
 
-class _Passing:
-    """``with _Passing(limit):`` what is sent is counted, and let through."""
+class Passing:
+    """``with Passing(limit):`` what is sent is counted only; under iopub's lock."""
 
     def __init__(self, limit: OutputLimit) -> None:
         self._limit = limit

@@ -34,6 +34,7 @@ from ipykernel.iostream import OutStream
 from jupyter_client.session import extract_header
 
 from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.limit import Passing
 
 __all__ = ["PoolOutStream", "send_streams"]
 
@@ -203,12 +204,8 @@ class PoolOutStream(OutStream):
             message = hook(message)
             if message is None:
                 return
-        limit = self.pub_thread.limit
-        limit.passing = True
-        try:
+        with Passing(self.pub_thread.limit):
             self.session.send(self.pub_thread, message, ident=self.topic)
-        finally:
-            limit.passing = False
 
     def _send_later(self, delay: float) -> None:
         if self._timer_set:

@@ -262,16 +262,20 @@ class Pace:
         before = self._clock() - _WINDOW
         while self._shown and self._shown[0][0] <= before:
             self._text -= self._shown.popleft()[1]
-        size = text + _OVERHEAD if text else 0
-        return not self._shown or (len(self._shown) < _MESSAGES and self._text + size <= _TEXT)
+        fits = len(self._shown) < _MESSAGES and self._text + _size(text) <= _TEXT
+        return fits or not self._shown
 
     def wait(self, text: int) -> None:
         """Wait for the turn of a message, and count it as shown. After an interrupt only count."""
         while not (self.is_free(text) or _is_interrupted()):
             self._sleep(max(0.001, self._shown[0][0] + _WINDOW - self._clock()))
-        size = text + _OVERHEAD if text else 0
-        self._shown.append((self._clock(), size))
-        self._text += size
+        self._shown.append((self._clock(), _size(text)))
+        self._text += _size(text)
+
+
+def _size(text: int) -> int:
+    """What a server counts of a message with so many bytes of text; of a display nothing."""
+    return text + _OVERHEAD if text else 0
 
 
 def _shortened(event: Event) -> Event:

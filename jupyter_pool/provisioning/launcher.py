@@ -232,13 +232,16 @@ class Launcher:
             error = explain_os_error(problem, self.folder)
         except Exception as problem:  # noqa: BLE001 - a foreign provisioner may raise anything
             error = f"{type(problem).__name__}: {problem}"
-        worked_on = started.read(started.beside(self._connection_file(worker)))
+        worked_on = started.read(self._note_file(worker))
         await self._bury(worker)
         worker.gone.set()
         worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error, worked_on))
 
     def _connection_file(self, worker: Worker) -> str:
         return os.path.join(self.folder, f"{worker.name}.json")
+
+    def _note_file(self, worker: Worker) -> str:
+        return started.beside(self._connection_file(worker))
 
     async def _launch(self, worker: Worker) -> None:
         # Those who tidy up temporary folders may have taken it.
@@ -253,7 +256,7 @@ class Launcher:
         )
         if worker.spec.kernel_name is None:
             manager._kernel_spec = worker_spec()
-            started.make(started.beside(self._connection_file(worker)))
+            started.make(self._note_file(worker))
         else:
             manager.kernel_name = worker.spec.kernel_name
         worker.stderr_fd, write_end = os.pipe()
@@ -327,7 +330,7 @@ class Launcher:
                 await worker.manager.provisioner.wait()
             await worker.manager.cleanup_resources()
         with contextlib.suppress(OSError):
-            os.unlink(started.beside(self._connection_file(worker)))
+            os.unlink(self._note_file(worker))
         if worker.pid is not None:
             self._guardian.remove(worker.pid)
 

@@ -49,27 +49,25 @@ def is_running(pid: int, started: int = 0) -> bool:
     return True
 
 
-def session_members(session: int) -> Iterator[int]:
-    """Ids of the running processes of a session. Empty where there is no /proc."""
+def _running() -> Iterator[tuple[int, list[str]]]:
+    """All running processes with their fields. Empty where there is no /proc."""
     if not _LINUX:
         return
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             fields = _stat_fields(int(entry))
-            if fields and fields[0] not in "ZX" and int(fields[3]) == session:
-                yield int(entry)
+            if fields and fields[0] not in "ZX":
+                yield int(entry), fields
+
+
+def session_members(session: int) -> Iterator[int]:
+    """Ids of the running processes of a session. Empty where there is no /proc."""
+    return (pid for pid, fields in _running() if int(fields[3]) == session)
 
 
 def descendants(pid: int) -> dict[int, int]:
     """Start times of a process's children, their children and so on, by id; none without /proc."""
-    if not _LINUX:
-        return {}
-    parents: dict[int, tuple[int, int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat_fields(int(entry))
-            if fields and fields[0] not in "ZX":
-                parents[int(entry)] = (int(fields[1]), int(fields[19]))
+    parents = {child: (int(fields[1]), int(fields[19])) for child, fields in _running()}
     family, found = {pid}, 0
     while len(family) != found:
         found = len(family)
