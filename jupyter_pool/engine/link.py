@@ -370,6 +370,7 @@ class Link:
 
     def close(self) -> None:
         """Let go of the connection; the worker is gone."""
+        self.flight = None  # whoever still waits for something of it need not
         self.engine.detach(self)
         if self._channels is not None and self.launched is not None:
             self._channels.disconnect(self.launched.connection)

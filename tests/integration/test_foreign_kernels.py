@@ -242,3 +242,18 @@ def test_an_idle_status_that_does_not_come_is_told_from_one_that_is_late(
         recycled = {"its idle status was lost": 1} if lost else {}
         assert pool.get_stats().workers_recycled == recycled
         assert pool.execute("next").stdout == "next"
+
+
+def test_a_worker_that_dies_before_its_idle_status_is_missed_is_not_asked_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        kernelspec("losing", scripted("losing", tmp_path)) as name,
+        KernelPool(1, kernel_name=name, isolation="none") as pool,
+    ):
+        pool.start(wait=True, timeout=DEADLINE)
+        with pytest.raises(WorkerDied):
+            pool.execute("lose and end")
+        # This one is missed a second after its reply: later than the first would have been.
+        pool.execute("lose")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -6,7 +6,8 @@ has answered a kernel_info_request. The file ``go``, once a test makes it, makes
     patient     executes nothing before ``go`` is there
     refusing    answers everything that it is to execute with an error
     dying       executes what it gets first, and ends soon after its reply
-    losing      never says that it is idle after it was told to execute "lose"
+    losing      never says that it is idle after it was told to execute "lose", and ends soon after
+                its reply to "lose and end"
     late        says so two seconds after its reply, with a last output before it
     held        does not come up while the file ``hold`` is there, then behaves well
     well        behaves well: its output is what it is told to execute
@@ -64,7 +65,9 @@ class ScriptedKernel(Kernel):
     async def do_execute(
         self, code: str, silent: bool, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
-        self.lost = code == "lose"
+        self.lost = code.startswith("lose")
+        if code == "lose and end":
+            threading.Timer(0.2, os._exit, (7,)).start()
         if self.behaviour == "patient":
             while not self.go:
                 time.sleep(0.01)
