@@ -226,7 +226,8 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
 
     async def get_status(self) -> PoolStatus:
         """Configuration, state and every worker, at this moment."""
-        return self.read_status()
+        # Measuring memory takes its time.
+        return await asyncio.to_thread(self.read_status)
 
     async def get_stats(self) -> PoolStats:
         """The counters since the start or the last `pop_stats`, and some gauges."""

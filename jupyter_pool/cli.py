@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jupyter_core.application import JupyterApp
-from traitlets import Bool, Int
+from traitlets import Bool, Int, List, Unicode
 from traitlets.config.application import ArgvType
 
 from jupyter_pool import __version__
@@ -141,6 +141,77 @@ class QuickstartApp(JupyterApp):
         return [*command, *self.extra_args]
 
 
+class InstallKernelspecApp(JupyterApp):
+    """Installs the kernelspec of the pool's own kernel."""
+
+    name = "jupyter-pool-kernelspec-install"
+    version = __version__
+    description = """Install the kernel "Python 3 (instant)".
+
+    It is this Python's own, with this environment's packages, but it comes out of a process that
+    has it ready: a new notebook is ready at once. Any Jupyter application can use it. Without fork
+    servers (they need Linux) it starts as any other kernel.
+    """
+    option_description = ""
+    examples = (
+        "jupyter pool kernelspec install --sys-prefix\n"
+        "jupyter pool kernelspec install --user --preload=numpy --preload=pandas"
+    )
+    flags: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "user": (
+            {"InstallKernelspecApp": {"sys_prefix": False}},
+            "Install for this user (the default).",
+        ),
+        "sys-prefix": (
+            {"InstallKernelspecApp": {"sys_prefix": True}},
+            "Install into this Python's environment.",
+        ),
+    }
+    aliases: ClassVar[dict[str, Any]] = {"preload": "InstallKernelspecApp.preload"}  # type: ignore[misc]
+    classes: ClassVar[list[Any]] = []  # type: ignore[misc]
+
+    sys_prefix = Bool(False, help="Install into this Python's environment.").tag(config=True)
+    preload = List(
+        Unicode(), help="A module that each kernel has from its start; may be repeated."
+    ).tag(config=True)
+
+    def start(self) -> None:
+        """Install it and say where."""
+        super().start()
+        from jupyter_pool.provisioning.kernelspecs import INSTANT_TITLE, install
+
+        missing = [name for name in self.preload if not _is_installed(name.partition(".")[0])]
+        if missing:
+            sys.exit(f"Cannot preload {', '.join(missing)}: not installed here")
+        prefix = sys.prefix if self.sys_prefix else None
+        try:
+            folder, name = install(prefix=prefix, preload=self.preload)
+        except OSError as error:
+            sys.exit(f"Cannot install the kernelspec: {error}")
+        print(f"Installed {INSTANT_TITLE!r} as {name} in {folder}")
+        print(f"To remove it: jupyter kernelspec remove {name}")
+
+
+class KernelspecApp(JupyterApp):
+    """What `jupyter pool kernelspec` runs."""
+
+    name = "jupyter-pool-kernelspec"
+    version = __version__
+    description = "The kernelspec of the pool's own kernel, for any Jupyter application."
+    subcommands: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "install": (InstallKernelspecApp, 'Install the kernel "Python 3 (instant)".'),
+    }
+    flags: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+    aliases: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+    classes: ClassVar[list[Any]] = []  # type: ignore[misc]
+
+    def start(self) -> None:
+        """Run the subcommand; without one, say which there are."""
+        super().start()
+        self.print_help()
+        self.exit(2)
+
+
 class PoolApp(JupyterApp):
     """What `jupyter pool` runs; all work is in the subcommands."""
 
@@ -152,6 +223,7 @@ class PoolApp(JupyterApp):
     )
     subcommands: ClassVar[dict[str, Any]] = {  # type: ignore[misc]  # declared on the instance upstream
         "quickstart": (QuickstartApp, "Open the quickstart notebook in JupyterLab."),
+        "kernelspec": (KernelspecApp, 'Install the kernel "Python 3 (instant)" for JupyterLab.'),
     }
     flags: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
     aliases: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]

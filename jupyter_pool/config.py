@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from traitlets import Bool, Enum, TraitError, TraitType, Unicode, default
@@ -155,8 +155,31 @@ class _Name(Unicode[Any, Any]):
         return value
 
 
+class _Modules(TraitType[Any, Any]):
+    """Names of modules, as a tuple."""
+
+    info_text = 'a list of module names, such as ["numpy", "pandas"]'
+    default_value: Any = ()
+
+    def validate(self, obj: Any, value: Any) -> tuple[str, ...]:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise TraitError(self.info_text)
+        names = tuple(value)
+        for name in names:
+            if not isinstance(name, str) or not all(
+                part.isidentifier() for part in name.split(".")
+            ):
+                raise TraitError(f"{self.info_text} (not so: {name!r})")
+        return names
+
+    def from_string(self, s: str) -> list[str]:
+        return [name.strip() for name in s.split(",") if name.strip()]
+
+
 #: The smallest possible `output_limit`, in bytes: room for a few messages.
 LEAST_OUTPUT = 10_000
+#: The smallest possible `memory_limit`, in bytes: a little more than a new worker has to itself.
+LEAST_MEMORY = 50_000_000
 
 
 class PoolConfig(Configurable):
@@ -236,12 +259,24 @@ class PoolConfig(Configurable):
         default_value=60.0,
         help="""Stop a worker beyond size that was idle for so many seconds. None: keep it.""",
     ).tag(config=True)
+    preload = _Modules(
+        help="""Modules that workers import before they are ready: a list of names. Where there is a
+        fork server (Linux) they are imported once, and workers share their memory.""",
+    ).tag(config=True)
     output_limit = _Size(
         least=LEAST_OUTPUT,
         default_value=20_000_000,
         help="""How many bytes of output a worker sends for one request: text, displays and values,
         as they travel. What is more is left out between its beginning and its end, and a line says
         where. Not for kernels other than the pool's own. None: no limit.""",
+    ).tag(config=True)
+    memory_limit = _Size(
+        least=LEAST_MEMORY,
+        default_value=None,
+        help="""How much memory a worker may have, in bytes: what it shares with no other worker, and
+        its child processes. Looked at while a request runs; one that exceeds it ends as
+        MemoryLimitExceeded, and its worker is killed and replaced. A worker that has grown by more
+        than half of it is replaced when it is free. None: no limit.""",
     ).tag(config=True)
     env = _Environment(
         help="""Environment variables for workers, on top of those of this process; None as
@@ -322,6 +357,12 @@ class PoolConfig(Configurable):
                 self._set(name, value, prefix="c.KernelPool.")
         for name, value in options.items():
             self._set(name, value)
+        if self.preload and self.kernel_name is not None:
+            raise InvalidRequest(
+                f"preload={list(self.preload)!r} is for the pool's own kernel, not for "
+                f"kernel_name={self.kernel_name!r}: import within the code",
+                context={"option": "preload", "value": self.preload},
+            )
         return self
 
     def change(self, name: str, value: Any) -> None:

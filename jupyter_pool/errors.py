@@ -170,12 +170,13 @@ class WorkerStartError(PoolError):
 
 
 class MemoryLimitExceeded(PoolError):
-    """The worker used more memory than allowed and was replaced.
+    """The worker used more memory than `memory_limit` allows and was replaced.
 
     Attributes
     ----------
     peak, limit
-        Bytes; None if unknown.
+        Bytes; None if unknown. What counts is memory that the worker shares with no other one, and
+        that of its child processes.
     result
         The outputs up to then, or None.
     """

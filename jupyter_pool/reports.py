@@ -83,7 +83,13 @@ class WorkerInfo(_Report):
     started_at
         When it was started, as Unix time.
     memory
-        Resident bytes, or None if not measured.
+        Resident bytes, or None if not measured; what it shares with other processes counts in full.
+    unshared
+        Of these, the bytes that no other process has (unique set size): what would be free if it
+        ended. None if not measured.
+    proportional
+        The bytes with each page divided by how many processes share it (proportional set size), so
+        that a sum over workers counts nothing twice. None if not measured, as on macOS and Windows.
     overflow
         Whether it is one of those beyond `size`.
     """
@@ -98,6 +104,8 @@ class WorkerInfo(_Report):
     started_at: float | None = None
     memory: int | None = None
     overflow: bool = False
+    unshared: int | None = None
+    proportional: int | None = None
 
     def _title(self) -> str:
         return f"Worker {self.id}: {self.state}"
@@ -121,9 +129,14 @@ def _worker_row(worker: WorkerInfo) -> tuple[Any, ...]:
         worker.session_id,
         worker.served,
         _ago(worker.started_at),
-        _reprs.size(worker.memory),
+        _memory(worker),
         worker.overflow,
     )
+
+
+def _memory(worker: WorkerInfo) -> str:
+    own = "" if worker.unshared is None else f" ({_reprs.size(worker.unshared)} unshared)"
+    return f"{_reprs.size(worker.memory)}{own}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

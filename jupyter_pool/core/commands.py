@@ -42,6 +42,7 @@ class Outcome(Enum):
     CLOSED = "closed"
     RESTARTED = "restarted"
     PROTOCOL_ERROR = "protocol_error"
+    MEMORY_LIMIT_EXCEEDED = "memory_limit_exceeded"
 
 
 class StopReason(Enum):
@@ -56,6 +57,7 @@ class StopReason(Enum):
     CANCELLED = "cancelled"
     START_TIMEOUT = "start_timeout"
     PROTOCOL = "protocol"
+    MEMORY_LIMIT = "memory_limit"
     UNRESPONSIVE = "unresponsive"
     RESET_FAILED = "reset_failed"
 
@@ -75,8 +77,8 @@ class StartWorker:
 class StopWorker:
     """End a worker, at once if `kill`; answer with `WorkerStopped` when its process is gone.
 
-    `detail` says more about `RECYCLED`: `"max_tasks"`, `"lifetime"`, `"isolation"`, `"discarded"`, or
-    the kernel's own words.
+    `detail` says more about `RECYCLED`: `"max_tasks"`, `"lifetime"`, `"isolation"`, `"discarded"`,
+    `"memory"`, or the kernel's own words.
     """
 
     worker_id: WorkerId

@@ -20,6 +20,7 @@ __all__ = [
     "Drain",
     "Event",
     "InterruptDelivered",
+    "MemoryExceeded",
     "ProtocolViolation",
     "RequestDone",
     "RequestId",
@@ -220,6 +221,15 @@ class ProtocolViolation:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryExceeded:
+    """The worker has more memory than it may, while this request or lease holds it."""
+
+    worker_id: WorkerId
+    request_id: RequestId
+    reason: object
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerUnresponsive:
     """An idle worker has not answered a health check in time."""
 
@@ -251,6 +261,7 @@ Event: TypeAlias = (
     | WorkerDied
     | WorkerStopped
     | ProtocolViolation
+    | MemoryExceeded
     | WorkerUnresponsive
     | Tick
 )

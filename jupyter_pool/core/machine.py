@@ -297,6 +297,16 @@ class PoolCore:
         self._desk.kill(worker, StopReason.PROTOCOL, Outcome.PROTOCOL_ERROR, event.reason, now)
         self._failed(worker, event.reason, now)
 
+    def _memory_exceeded(self, event: ev.MemoryExceeded, now: float) -> None:
+        worker = self._workers.get(event.worker_id)
+        if worker is None or worker.state is WorkerState.STOPPING:
+            return
+        if event.request_id not in (worker.request_id, worker.lease_id):
+            return  # it is over: who has the worker now is not to blame
+        self._desk.kill(
+            worker, StopReason.MEMORY_LIMIT, Outcome.MEMORY_LIMIT_EXCEEDED, event.reason, now
+        )
+
     def _worker_unresponsive(self, event: ev.WorkerUnresponsive, now: float) -> None:
         # One that has got something to do meanwhile answers by doing it, or runs into its timeout.
         worker = self._workers.get(event.worker_id)
@@ -389,6 +399,7 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.InterruptDelivered: PoolCore._interrupt_delivered,
     ev.ResetDone: PoolCore._reset_done,
     ev.ProtocolViolation: PoolCore._protocol_violation,
+    ev.MemoryExceeded: PoolCore._memory_exceeded,
     ev.WorkerUnresponsive: PoolCore._worker_unresponsive,
     ev.Tick: PoolCore._tick,
 }

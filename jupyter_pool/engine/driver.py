@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from jupyter_pool.core import (
     Event,
     Finish,
     Interrupt,
+    MemoryExceeded,
     Outcome,
     PoolCore,
     PoolState,
@@ -67,6 +68,7 @@ from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
 from .log import PoolLog
 from .memory import OomWatch
+from .memory_watch import Excess, MemoryWatch
 from .request import LONGEST_WAIT, Completion, Request
 from .settle import start_error, succeeded
 from .surroundings import Surroundings
@@ -82,6 +84,7 @@ _KILLS = {
     StopReason.CANCELLED,
     StopReason.START_TIMEOUT,
     StopReason.PROTOCOL,
+    StopReason.MEMORY_LIMIT,
     StopReason.UNRESPONSIVE,
     StopReason.RESET_FAILED,
     StopReason.RESTARTED,
@@ -125,6 +128,9 @@ class Driver:
         self.degraded_by: object = None
         self._waiting_for_ready: list[Callable[[PoolError | None], None]] = []
         self._oom = OomWatch()
+        limit = config.memory_limit
+        #: Only where there is a limit to watch.
+        self.memory = None if limit is None else MemoryWatch(name, limit, self._memory_exceeded)
 
     # -- the core ----------------------------------------------------------------------------
 
@@ -257,6 +263,7 @@ class Driver:
             if not request.is_lease:
                 self.accounting.waits.add(request.first_dispatched - request.created)
             request.sink.granted(command.worker_id)
+        self._watch_memory(command.worker_id)
 
     def _interrupt(self, command: Interrupt) -> None:
         self.links[command.worker_id].interrupt()
@@ -266,6 +273,8 @@ class Driver:
 
     def _finish(self, command: Finish) -> None:
         request = self.requests.pop(str(command.request_id))
+        if command.worker_id is not None:
+            self._watch_memory(command.worker_id)
         flight = self._flights.pop(request.id, None)
         if flight is None and command.worker_id is not None:
             flight = self._unfinished_flight(command.worker_id, request)
@@ -320,9 +329,12 @@ class Driver:
         if command.reason is START_TIMED_OUT:
             # The worker is only about to be killed, but what it said is there.
             return StartFailure(None, None, self._words_of_starting(), timed_out=True)
-        if command.reason is None and not command.clean and command.worker_id is not None:
-            link = self.links.get(command.worker_id)
-            return link.exited if link is not None else None
+        link = self.links.get(command.worker_id or 0)
+        exited = link.exited if link is not None else None
+        if isinstance(command.reason, Excess) and exited is not None:
+            return replace(command.reason, stderr=exited.stderr)
+        if command.reason is None and not command.clean:
+            return exited
         return command.reason
 
     def _words_of_starting(self) -> str:
@@ -383,6 +395,7 @@ class Driver:
             self.config.kernel_name,
             self.surroundings.start_folder(),
             self.surroundings.env,
+            tuple(self.config.preload),
         )
 
         def post(news: Launched | Exited) -> None:
@@ -432,6 +445,8 @@ class Driver:
             self.feed(WorkerDied(worker_id, exited))
         link.close()
         del self.links[worker_id]
+        if self.memory is not None:
+            self.memory.forget(worker_id)
 
     def _note_start_failure(self, link: Link, exited: Exited, timed_out: bool) -> None:
         self.accounting.lost["start timed out" if timed_out else "failed to start"] += 1
@@ -475,6 +490,24 @@ class Driver:
             link.shut_down()
         self.launcher.stop(link.process, kill=kill, dump=kill and running and not self.foreign)
 
+    # -- memory ------------------------------------------------------------------------------
+
+    def _watch_memory(self, worker_id: int) -> None:
+        """Somebody has got a worker, or has it no more."""
+        if self.memory is not None:
+            holder = self.holder(worker_id)
+            self.memory.hold(worker_id, holder.id if holder is not None else None)
+
+    def _memory_exceeded(self, worker_id: int, request_id: str, excess: Excess) -> None:
+        """Said by the watch, from its own thread."""
+        self.engine.post(lambda: self.feed(MemoryExceeded(worker_id, request_id, excess)))
+
+    def grown(self, worker_id: int) -> str | None:
+        """Why a worker that a request has just left should be replaced, if its memory is a reason."""
+        if self.memory is not None and self.memory.grown(worker_id):
+            return "memory"
+        return None
+
     # -- the pool ----------------------------------------------------------------------------
 
     def _degraded(self, command: Degraded) -> None:
@@ -487,12 +520,17 @@ class Driver:
 
     def _closed(self, command: Closed) -> None:
         self.engine.remove(self)
-        self.closed.set()
+        self._end()
 
     def abort(self) -> None:
         """The I/O thread has failed: nobody may be left waiting."""
         for request in list(self.requests.values()):
             self._finish(Finish(request.id, Outcome.CLOSED, request.worker_id))
+        self._end()
+
+    def _end(self) -> None:
+        if self.memory is not None:
+            self.memory.close()
         self.closed.set()
 
     def wait_closed(self, timeout: float | None) -> bool:

@@ -24,11 +24,17 @@ from .futures import CallbackThread, StreamingFutureSink
 from .health import HEALTH_TIMEOUT
 from .log import PoolLog
 from .loop import Engine
-from .memory import resident
+from .memory import measure, resident
 from .registry import register, unregister
 
 if TYPE_CHECKING:
-    from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo
+    from jupyter_pool.reports import (
+        HealthReport,
+        PoolStats,
+        PoolStatus,
+        SessionInfo,
+        WorkerInfo,
+    )
 
     from .request import Request, Sink
 
@@ -182,7 +188,7 @@ class PoolFace:
     def read_status(self) -> PoolStatus:
         status: PoolStatus = self.ask(answers.status)
         # Measured here, in the caller's thread: reading /proc is not for the I/O thread.
-        workers = [replace(worker, memory=resident(worker.pid)) for worker in status.workers]
+        workers = [_measured(worker) for worker in status.workers]
         return replace(status, workers=tuple(workers))
 
     def read_stats(self, *, pop: bool = False) -> PoolStats:
@@ -287,6 +293,18 @@ def _uninterrupted(call: Callable[[], None]) -> None:
     thread.join()
     if raised:
         raise raised[0]
+
+
+def _measured(worker: WorkerInfo) -> WorkerInfo:
+    found = measure(worker.pid)
+    if found is None:
+        return worker
+    return replace(
+        worker,
+        memory=found.resident,
+        unshared=found.unshared,
+        proportional=found.proportional,
+    )
 
 
 def _abandoned(driver: Driver, name: str) -> None:

@@ -336,7 +336,7 @@ class Link:
         recycle = recycle or ours.get("recycle")
         self.flight = None
         if flight.request is None:
-            self.tell(ResetDone(self.worker_id, recycle))
+            self.tell(ResetDone(self.worker_id, recycle or self.driver.grown(self.worker_id)))
         else:
             if flight.interrupt and not flight.interruptible:
                 self.tell(InterruptDelivered(self.worker_id))  # nothing was left to interrupt
@@ -345,6 +345,8 @@ class Link:
                 self.tell(RequestRefused(self.worker_id, flight.request.id, str(refused)))
             else:
                 self.driver.landed(flight)
+                if flight.request.lease is None:  # what a lease has is its own until it ends
+                    recycle = recycle or self.driver.grown(self.worker_id)
                 self.tell(RequestDone(self.worker_id, flight.request.id, recycle))
 
     def _probed(self, probe: Flight, reply: wire.Message) -> None:
@@ -358,6 +360,8 @@ class Link:
         if fd is not None and self.process is not None:
             self.process.tap(fd)
         self.ready = True
+        if self.driver.memory is not None and self.pid is not None:
+            self.driver.memory.ready(self.worker_id, self.pid)
         self.tell(WorkerReady(self.worker_id))
 
     # -- going down --------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from jupyter_pool._reprs import size as size_text
 from jupyter_pool.core import Outcome
 from jupyter_pool.errors import (
     Cancelled,
     CheckoutTimeout,
     ExecutionError,
     InvalidRequest,
+    MemoryLimitExceeded,
     OperationTimeout,
     PoolError,
     PoolNotAvailable,
@@ -29,6 +31,7 @@ from jupyter_pool.serialize import LazyOutputs
 if TYPE_CHECKING:
     from jupyter_pool.provisioning.launcher import Exited
 
+    from .memory_watch import Excess
     from .request import Completion
     from .wire import Message
 
@@ -40,6 +43,7 @@ _STATUS: dict[Outcome, ExecutionStatus] = {
     Outcome.CLOSED: "cancelled",
     Outcome.RESTARTED: "cancelled",
     Outcome.WORKER_DIED: "died",
+    Outcome.MEMORY_LIMIT_EXCEEDED: "died",
 }
 
 #: A frame of the cell's own code in a stack dump of faulthandler.
@@ -363,6 +367,40 @@ def _protocol_error(completion: Completion, context: dict[str, Any]) -> PoolErro
     )
 
 
+def _memory_limit_exceeded(completion: Completion, context: dict[str, Any]) -> PoolError:
+    request = completion.request
+    excess: Excess = completion.reason  # type: ignore[assignment]
+    at = _at(completion, _line(completion))
+    ran = context.get("ran")
+    facts = [f"peak {size_text(excess.peak)} of {size_text(excess.limit)}"]
+    facts += [f"after {_seconds(ran)}"] if ran is not None else []
+    facts += [f"at {at}"] if at else []
+    who = "the worker of the lease" if ran is None else f"worker {request.worker_id}"
+    lines = [
+        f"{who} used more memory than memory_limit allows and was killed",
+        "  " + " · ".join(facts),
+    ]
+    if excess.at_ready > excess.limit / 2:
+        begun = size_text(excess.at_ready)
+        lines.append(f"  A new worker already has {begun}, what it shares with others included.")
+    if ran is None:
+        lines.append("  This code did not run. What the lease had defined is gone.")
+    else:
+        lines.append(
+            "  Only this request is lost: your process and the other workers are unaffected."
+        )
+    lines += [
+        "  A replacement is on its way.",
+        "  Next: less data at a time, or a larger memory_limit.",
+    ]
+    return MemoryLimitExceeded(
+        "\n".join(lines),
+        context={**context, "peak": excess.peak, "limit": excess.limit},
+        peak=excess.peak,
+        limit=excess.limit,
+    )
+
+
 _EXPLAIN: dict[Outcome, Callable[[Completion, dict[str, Any]], PoolError | None]] = {
     Outcome.DONE: _done,
     Outcome.CHECKOUT_TIMEOUT: _checkout_timeout,
@@ -374,4 +412,5 @@ _EXPLAIN: dict[Outcome, Callable[[Completion, dict[str, Any]], PoolError | None]
     Outcome.CLOSED: _closed,
     Outcome.RESTARTED: _restarted,
     Outcome.PROTOCOL_ERROR: _protocol_error,
+    Outcome.MEMORY_LIMIT_EXCEEDED: _memory_limit_exceeded,
 }

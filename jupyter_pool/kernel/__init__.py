@@ -8,16 +8,27 @@ imported by the owner, except `command`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["command"]
+__all__ = ["PRELOAD", "command"]
 
 
-def command(python: str = sys.executable) -> list[str]:
+#: How `command` says what to import first.
+PRELOAD = "--PoolKernelApp.preload="
+
+
+def command(preload: Iterable[str] = (), python: str = sys.executable) -> list[str]:
     """Return the command line of a worker, as a kernelspec's ``argv``.
+
+    Parameters
+    ----------
+    preload
+        Names of modules that it imports before it is ready.
 
     The same as ``python -m jupyter_pool.kernel -f {connection_file}``, but by
     path: `-m` looks for the package with the working folder first on the path,
     where a user's `typing.py` would be taken for the standard library's.
     """
-    return [python, str(Path(__file__).with_name("__main__.py")), "-f", "{connection_file}"]
+    script = str(Path(__file__).with_name("__main__.py"))
+    return [python, script, "-f", "{connection_file}", *(f"{PRELOAD}{name}" for name in preload)]

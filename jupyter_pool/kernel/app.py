@@ -3,15 +3,26 @@
 Left out: the subshell thread, the history database, the debugger with its
 sockets, the iopub thread's TCP port. Added: a way to the real stderr for
 crashes, and a better chance for the notebook when memory runs out.
+
+It starts in two steps. `prepare` needs neither a connection nor a stream, and
+leaves no thread and no descriptor: a fork server does it once, for many.
+`attach` gives the process its channels and streams. A worker that is started
+plainly does one after the other.
+
+    prepare   configuration, kernel, shell, extensions, a first silent cell
+    (fork)
+    attach    connection file, sockets, threads, streams, signals, startup files
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -19,13 +30,15 @@ from typing import Any
 import zmq
 from ipykernel.control import ControlThread
 from ipykernel.kernelapp import IPKernelApp
-from jupyter_client.session import Session
-from traitlets import DottedObjectName, Type, default
-from traitlets.config import Config
+from jupyter_client.session import Session, new_id
+from traitlets import DottedObjectName, List, Type, Unicode, default
+from traitlets.config import Config, catch_config_error
 from zmq.eventloop.zmqstream import ZMQStream
 
 from jupyter_pool.kernel.channels import DirectIOPub, PoolSession, ShellStream
+from jupyter_pool.kernel.imports import IMPORTS
 from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.modules import ModuleWatch
 
 __all__ = ["PoolKernelApp", "main"]
 
@@ -48,13 +61,88 @@ class PoolKernelApp(IPKernelApp):
         "jupyter_pool.kernel.streams.PoolOutStream", allow_none=True
     ).tag(config=True)
 
+    preload = List(
+        Unicode(), help="Modules to import before the kernel is ready, and before any fork."
+    ).tag(config=True)
+
     @default("session")
     def _default_session(self) -> Session:
         return PoolSession(parent=self)
 
-    def init_crash_handler(self) -> None:
+    def initialize(self, argv: Any = None) -> None:
+        """Initialise the application, all in this process."""
+        self.prepare(argv)
+        self.attach()
+
+    @catch_config_error
+    def prepare(self, argv: Any = None) -> None:
+        """Build what may exist before a fork: no thread, no descriptor, no stream."""
+        # Past IPKernelApp's own, which does all in one.
+        super(IPKernelApp, self).initialize(argv)
+        # The user's own modules may be edited before a worker is forked or serves a request.
+        self.preloaded = ModuleWatch()
+        IMPORTS.install(self.preloaded)
+        tempfile.gettempdir()  # tries a file; whoever is killed meanwhile leaves it
+        # As `init_gui_pylab` does it: matplotlib reads it when it is imported.
+        if not os.environ.get("MPLBACKEND"):
+            os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        for module in self.preload:
+            importlib.import_module(module)
+        # One SQLite file for all workers would be fought over.
+        self.update_config(Config({"HistoryManager": {"enabled": False}}))
+        self.init_pdb()
+        with _without_debugpy():
+            self.kernel = self.kernel_class.instance(  # type: ignore[attr-defined]
+                parent=self,
+                session=self.session,
+                log=self.log,
+                profile_dir=self.profile_dir,
+                user_ns=self.user_ns,
+            )
+        self.init_path()
+        self.init_shell()
+        self.init_extensions()
+        # What IPython and the libraries beneath it import and compile at a first cell.
+        assert self.shell is not None
+        self.shell.run_cell("", silent=True)
+
+    @catch_config_error
+    def attach(self, connection_file: str | None = None) -> None:
+        """Connect the kernel; `connection_file`, if it was not among the arguments."""
+        self._attach_session()
+        if connection_file is not None:
+            self.connection_file = connection_file
+        self.init_real_stderr()
+        self.init_blackhole()
+        self.init_connection_file()
+        # Read by ipykernel when it is imported: in a template, before anybody asked.
+        self.parent_handle = int(os.environ.get("JPY_PARENT_PID") or 0)
+        if self.parent_handle == os.getppid():
+            self.init_poller()  # forked, it is the guardian that sees to our end
+        self.init_sockets()
+        self.init_heartbeat()
+        self.write_connection_file()
+        self.log_connection_info()
+        self.init_io()
+        self.init_signal()
+        self.init_kernel()
+        self.init_gui_pylab()
+        self.init_code()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _attach_session(self) -> None:
+        """Make the session this process's own: one of another process sends nothing."""
+        session = self.session
+        if session.pid == os.getpid():
+            return
+        session.pid = os.getpid()
+        session.session = new_id()
+        session.digest_history = set()
+        session.message_count = 0
+
+    def init_real_stderr(self) -> None:
         """Let crashes explain themselves on the owner's stderr, whatever fd 2 becomes."""
-        super().init_crash_handler()
         # Before the descriptors are captured: a pipe to ourselves dies with us.
         try:
             self.real_stderr = os.fdopen(os.dup(2), "w", buffering=1)
@@ -102,25 +190,16 @@ class PoolKernelApp(IPKernelApp):
         self.iopub_socket = self.iopub_thread.background_socket
 
     def init_kernel(self) -> None:
-        """Make the kernel, whose main thread reads the shell channel itself."""
-        # One SQLite file for all workers would be fought over.
-        self.update_config(Config({"HistoryManager": {"enabled": False}}))
+        """Give the kernel its channels; its main thread reads the shell channel itself."""
         self.control_thread.start()
-        with _without_debugpy():
-            self.kernel = self.kernel_class.instance(  # type: ignore[attr-defined]
-                parent=self,
-                session=self.session,
-                control_stream=ZMQStream(self.control_socket, self.control_thread.io_loop),
-                shell_stream=ShellStream(self.shell_socket),
-                control_thread=self.control_thread,
-                shell_channel_thread=None,
-                iopub_thread=self.iopub_thread,
-                iopub_socket=self.iopub_socket,
-                stdin_socket=self.stdin_socket,
-                log=self.log,
-                profile_dir=self.profile_dir,
-                user_ns=self.user_ns,
-            )
+        self.kernel.attach(
+            control_stream=ZMQStream(self.control_socket, self.control_thread.io_loop),
+            shell_stream=ShellStream(self.shell_socket),
+            control_thread=self.control_thread,
+            iopub_thread=self.iopub_thread,
+            iopub_socket=self.iopub_socket,
+            stdin_socket=self.stdin_socket,
+        )
         self.kernel.record_ports({f"{name}_port": port for name, port in self._ports.items()})
         self.displayhook.get_execution_count = lambda: self.kernel.execution_count
 
@@ -130,7 +209,7 @@ class PoolKernelApp(IPKernelApp):
             self.poller.start()
         # IPython's advice for SystemExit is for people at a prompt.
         warnings.filterwarnings("ignore", "To exit: use", UserWarning)
-        self.kernel.capture_baseline()
+        self.kernel.capture_baseline(self.preloaded)
         self.kernel.start()
         self.io_loop = self.kernel.io_loop
         while True:

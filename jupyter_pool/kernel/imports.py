@@ -18,7 +18,7 @@ import threading
 from importlib.machinery import ModuleSpec
 from typing import Any, Protocol
 
-__all__ = ["ImportHook", "ImportListener"]
+__all__ = ["IMPORTS", "ImportHook", "ImportListener"]
 
 _BOOTSTRAP: Any = getattr(importlib, "_bootstrap")  # noqa: B009 - typeshed does not know it
 
@@ -105,3 +105,6 @@ class ImportHook:
 
 
 _LOADER_FILE = _BOOTSTRAP._load_unlocked.__code__.co_filename
+
+#: The one of this process.
+IMPORTS = ImportHook()

@@ -20,7 +20,9 @@ import getpass
 import os
 import re
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Coroutine
 from typing import Any
 
@@ -32,6 +34,7 @@ from traitlets import Type
 from jupyter_pool.errors import SerializationError
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.leftovers import cancel_tasks
+from jupyter_pool.kernel.modules import ModuleWatch
 from jupyter_pool.kernel.randomness import seed_random
 from jupyter_pool.kernel.request import (
     KEY,
@@ -68,6 +71,10 @@ class PoolKernel(IPythonKernel):
     session: Any
     shell_stream: Any
     control_stream: Any
+    parent: Any
+
+    #: Of what it runs, for whoever finds it dead.
+    note: Note
 
     #: A pool request is being served.
     in_pool_request = False
@@ -75,8 +82,6 @@ class PoolKernel(IPythonKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.baseline: Baseline | None = None
-        connection_file: str = getattr(self.parent, "abs_connection_file", os.devnull)
-        self.note = Note(beside(connection_file))
         self._replied = False
         #: For whom the last request left its state, if it did.
         self._kept_for: str | None = None
@@ -85,6 +90,21 @@ class PoolKernel(IPythonKernel):
         builtins.input = self.raw_input
         getpass.getpass = self.getpass
         sys.breakpointhook = self._breakpoint
+
+    def attach(self, **channels: Any) -> None:
+        """Take the channels, and this process's own identity."""
+        for name, value in channels.items():
+            setattr(self, name, value)
+        self.ident = str(uuid.uuid4())
+        self.note = Note(beside(self.parent.abs_connection_file))
+        self._stdout, self._stderr = sys.stdout, sys.stderr
+        shell = self.shell
+        shell.compile.folder = os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}")
+        shell.displayhook.session = shell.display_pub.session = self.session
+        shell.displayhook.pub_socket = shell.display_pub.pub_socket = self.iopub_socket
+        shell.displayhook.topic = self._topic("execute_result")
+        if session_name := os.environ.get("JPY_SESSION_NAME"):
+            shell.user_ns["__session__"] = session_name
 
     @property
     def _supports_kernel_subshells(self) -> bool:
@@ -121,11 +141,11 @@ class PoolKernel(IPythonKernel):
         """
         return {"status": "ok", "restart": restart}
 
-    def capture_baseline(self) -> None:
-        """Remember how this worker looks before any request."""
+    def capture_baseline(self, preloaded: ModuleWatch | None = None) -> None:
+        """Remember how this worker looks before any request, with the modules that it has by then."""
         GATE.install()
         GATE.watch_swallowed()
-        self.baseline = Baseline.capture(self.shell)
+        self.baseline = Baseline.capture(self.shell, preloaded)
 
     # -- receiving ---------------------------------------------------------------
 

@@ -74,8 +74,14 @@ class ModuleTable:
 class ModuleWatch:
     """The local modules of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, preloaded: ModuleWatch | None = None) -> None:
         self._files: dict[str, tuple[str, _Stamp | None]] = {}
+        #: As `_files`, of what was loaded before any request. Wherever that runs, these are the
+        #: modules that were asked for: another file of the same name does not matter.
+        self._preloaded: dict[str, tuple[str, _Stamp | None]] = {}
+        if preloaded is not None:
+            preloaded.settle()
+            self._preloaded.update(preloaded._files)
         #: As `_files`, of what was loaded since `settle`.
         self._new: dict[str, tuple[str, _Stamp | None]] = {}
         #: Where a request looks for modules: path and working folder, as folders, and when the local
@@ -93,6 +99,12 @@ class ModuleWatch:
             # Before the file is read: of an edit in between we only see too much, never too little.
             self._new[spec.name] = (file, _stamp(file))
 
+    def import_begins(self) -> None:
+        """Of no interest."""
+
+    def import_ends(self) -> None:
+        """Of no interest."""
+
     def settle(self) -> None:
         """A request has ended: what was loaded by now will be found by the next one."""
         if self._new:
@@ -100,17 +112,25 @@ class ModuleWatch:
             for name, found in new.items():
                 if name in sys.modules:  # else its import failed
                     self._files[name] = found
+                    self._preloaded.pop(name, None)
                     self._compared.discard(name)
 
     def find_stale(self, path: Sequence[str], cwd: str) -> str | None:
         """Return which module a request with this `sys.path` and folder would load anew, and why."""
+        edited = self.find_edited()
+        if edited is not None:
+            return edited
+        return self._compare(path, cwd) if self._files else None
+
+    def find_edited(self) -> str | None:
+        """Return which module is not as it was loaded, and why."""
         self.settle()
-        files = self._files
-        for name, (file, stamp) in files.items():
-            now = _stamp(file)
-            if now != stamp:
-                return f"the module {name} was {'edited' if now else 'removed'}"
-        return self._compare(path, cwd) if files else None
+        for files in (self._files, self._preloaded):
+            for name, (file, stamp) in files.items():
+                now = _stamp(file)
+                if now != stamp:
+                    return f"the module {name} was {'edited' if now else 'removed'}"
+        return None
 
     def _compare(self, path: Sequence[str], cwd: str) -> str | None:
         """Whether the request would find other files than those that are loaded."""

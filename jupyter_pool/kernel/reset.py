@@ -43,7 +43,7 @@ from types import ModuleType
 from typing import Any
 
 from jupyter_pool.kernel.environment import Environment
-from jupyter_pool.kernel.imports import ImportHook
+from jupyter_pool.kernel.imports import IMPORTS
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.leftovers import Children, Threads
 from jupyter_pool.kernel.libraries import library_settings
@@ -58,8 +58,6 @@ __all__ = ["Baseline", "ResetReport"]
 
 _SIGNALS = tuple(number for number in range(1, signal.NSIG) if number in signal.valid_signals())
 
-_IMPORTS = ImportHook()
-
 
 @dataclass(frozen=True)
 class ResetReport:
@@ -73,11 +71,11 @@ class Baseline:
     """What a worker looks like when no request has touched it."""
 
     @classmethod
-    def capture(cls, shell: Any = None) -> Baseline:
-        """Remember the present state of this process, and of an IPython shell."""
-        return cls(shell)
+    def capture(cls, shell: Any = None, preloaded: ModuleWatch | None = None) -> Baseline:
+        """Remember the present state of this process, of an IPython shell, and what is preloaded."""
+        return cls(shell, preloaded)
 
-    def __init__(self, shell: Any = None) -> None:
+    def __init__(self, shell: Any = None, preloaded: ModuleWatch | None = None) -> None:
         self._shell = None if shell is None else ShellBaseline(shell)
         self._sys = [getattr(sys, name) for name in _SYS_NAMES]
         self._argv = list(sys.argv)
@@ -105,7 +103,7 @@ class Baseline:
         for name in self._untracked.keys() & sys.modules.keys():
             self._track(name)
         self._modules = ModuleTable()
-        self.local_modules = ModuleWatch()
+        self.local_modules = ModuleWatch(preloaded)
         self.capture_place()
         self._steps: list[tuple[str, Callable[[], str | None]]] = [
             ("sys", self._restore_sys),
@@ -124,7 +122,7 @@ class Baseline:
             # Last: what was imported until here stays, whoever imported it.
             ("modules", self._restore_modules),
         ]
-        _IMPORTS.install(self)
+        IMPORTS.install(self)
 
     def capture_place(self) -> None:
         """Take the present working folder, path and environment as the worker's own."""
@@ -148,7 +146,7 @@ class Baseline:
 
     def restore(self) -> ResetReport:
         """Put everything back."""
-        _IMPORTS.restart()
+        IMPORTS.restart()
         reasons = []
         for what, step in self._steps:
             try:

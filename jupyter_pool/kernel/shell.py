@@ -11,7 +11,6 @@ import linecache
 import os
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
@@ -35,7 +34,6 @@ __all__ = ["CELL_FILE", "PoolShell", "no_stdin"]
 CELL_FILE = re.compile(r"ipykernel_\d+[/\\]\d+\.py$")
 
 _OWN_FOLDER = os.path.dirname(__file__)
-_CELL_FOLDER = os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}")
 
 
 def no_stdin(what: str, instead: str) -> StdinNotImplementedError:
@@ -49,6 +47,8 @@ class CellCompiler(XCachingCompiler):
     Its own hash costs a microsecond per character of the cell.
     """
 
+    #: Where cells pretend to be; of another process until `attach`.
+    folder = ""
     #: The last expression of the running cell, if its value is to be displayed.
     last_expression: Any = None
 
@@ -61,7 +61,7 @@ class CellCompiler(XCachingCompiler):
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
         """Return the file name of a cell, the same for the same text."""
         digest = hashlib.blake2b(raw_code.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-        return os.path.join(_CELL_FOLDER, f"{int.from_bytes(digest, 'big')}.py")
+        return os.path.join(self.folder, f"{int.from_bytes(digest, 'big')}.py")
 
 
 class PoolDisplayHook(ZMQShellDisplayHook):

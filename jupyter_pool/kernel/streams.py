@@ -95,6 +95,8 @@ class PoolOutStream(OutStream):
         # "force": ipykernel does not capture when the variables say that pytest
         # runs, but a pool used by somebody's tests must behave as elsewhere.
         watch: Any = "force" if watchfd and os.name == "posix" else False
+        global _FORKED
+        _FORKED = False  # forked or not, this process is the worker
         super().__init__(session, pub_thread, name, watchfd=watch, **kwargs)
 
     # -- writing ---------------------------------------------------------------

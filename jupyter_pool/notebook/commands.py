@@ -34,6 +34,8 @@ _METAVARS = {
     "cwd": "FOLDER",
     "env": "NAME=VALUE",
     "output_limit": "SIZE",
+    "memory_limit": "SIZE",
+    "preload": "NAMES",
 }
 _COUNTS = frozenset({"size", "overflow", "reserve", "max_waiting", "max_tasks", "max_sessions"})
 

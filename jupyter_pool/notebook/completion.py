@@ -125,8 +125,11 @@ class PoolMatcher:
         return sorted(self._ask(words, lambda pool: pool.sessions))
 
     def _workers(self, words: list[str]) -> list[str]:
+        from jupyter_pool.engine import answers
+
         def numbers(pool: Any) -> list[str]:
-            return [str(worker.id) for worker in pool.get_status().workers]
+            # Not its status, for which memory is measured: Tab must be quick.
+            return [str(worker.id) for worker in pool.ask(answers.workers)]
 
         return list(self._ask(words, numbers))
 

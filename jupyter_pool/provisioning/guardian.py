@@ -140,8 +140,13 @@ def _owner_gone(pid: int, started: int) -> Any | None:
     return queue
 
 
-def _unannounced(folder: str) -> list[int]:
-    """Kernels of this owner that were started in its very last moment, before it could say so."""
+def _unannounced(owner: int, folder: str) -> list[int]:
+    """Kernels of this owner that were started in its very last moment, before it could say so.
+
+    Started plainly, they have a connection file in its folder; forked, its process id in their name,
+    and in the command of the template, which is theirs too.
+    """
+    name = f"jpool-{owner}".encode()
     found = []
     if sys.platform.startswith("linux"):
         for entry in os.listdir("/proc"):
@@ -149,9 +154,12 @@ def _unannounced(folder: str) -> list[int]:
                 try:
                     with open(f"/proc/{entry}/cmdline", "rb") as file:
                         command = file.read()
+                    with open(f"/proc/{entry}/comm", "rb") as file:
+                        called = file.read()
                 except OSError:
                     continue
-                if os.fsencode(folder) + b"/" in command:
+                ours = called == name + b"\n" or name in command.split(b"\0")
+                if ours or (folder and os.fsencode(folder) + b"/" in command):
                     found.append(int(entry))
     return found
 
@@ -197,9 +205,12 @@ def main(owner: int, started: int, folder: str) -> None:
         # A session id is not given out again while any process is in it.
         if not processes.is_running(pid) or processes.is_running(pid, known):
             processes.kill_session(pid)
-    for pid in _unannounced(folder):
+    for pid in _unannounced(owner, folder):
+        # Forked but a moment ago, it is still in the session of its template.
         processes.kill_session(pid)
-    shutil.rmtree(folder, ignore_errors=True)
+        processes.send(pid, signal.SIGKILL, group=False)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

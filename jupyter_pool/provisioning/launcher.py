@@ -17,7 +17,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +30,10 @@ from jupyter_client.provisioning import LocalProvisioner
 from jupyter_pool import kernel
 from jupyter_pool.kernel import started
 
-from . import processes
+from . import fork, processes
+from .forked import UnknownExitCode
 from .guardian import Guardian
+from .templates import Templates
 
 #: How much of a worker's last stderr is kept, in bytes.
 STDERR_TAIL = 64 * 1024
@@ -56,6 +58,7 @@ class LaunchSpec:
     kernel_name: str | None
     cwd: str
     env: dict[str, str]
+    preload: tuple[str, ...] = ()
 
 
 @dataclass
@@ -82,18 +85,24 @@ class Exited:
 class _Manager(AsyncKernelManager):
     """A KernelManager without sockets of its own: the engine talks to the kernel."""
 
+    #: Where the pool's own kernels come from, see `fork`.
+    templates: Templates | None = None
+
     def _connect_control_socket(self) -> None:
         return
 
 
-def worker_spec() -> KernelSpec:
+def worker_spec(preload: Sequence[str] = ()) -> KernelSpec:
     """The pool's own worker kernel in this interpreter."""
     return KernelSpec(
-        argv=kernel.command(),
+        argv=kernel.command(preload),
         display_name="Python (jupyter_pool worker)",
         language="python",
         interrupt_mode="signal",
-        metadata={"supported_encryption": "curve"},
+        metadata={
+            "supported_encryption": "curve",
+            "kernel_provisioner": {"provisioner_name": fork.NAME},
+        },
     )
 
 
@@ -112,6 +121,8 @@ class Worker:
     stderr_fd: int = -1
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     tap_fd: int = -1
+    #: As long as the pool's own kernel is being started.
+    launching: asyncio.Task[None] | None = None
     #: What it had started when it was told to stop: processes by id, with their start times.
     family: dict[int, int] = field(default_factory=dict)
 
@@ -147,6 +158,7 @@ class Launcher:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._guardian = Guardian(folder)
+        self._templates = Templates(self._guardian.add, self._guardian.remove)
         try:
             self._prepare()
         except BaseException:
@@ -188,6 +200,7 @@ class Launcher:
             os.close(self._guardian_fd)
         self._loop.close()
         self._context.term()
+        self._templates.close()
         self._guardian.close()
 
     # -- the guardian ------------------------------------------------------------------------
@@ -224,7 +237,7 @@ class Launcher:
         status: int | None = None
         error: str | None = None
         try:
-            await self._launch(worker)
+            await self._launch_unless_stopped(worker)
             status = await self._exit_status(worker)
         except NoSuchKernel as problem:
             error = str(problem)
@@ -236,6 +249,20 @@ class Launcher:
         await self._bury(worker)
         worker.gone.set()
         worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error, worked_on))
+
+    async def _launch_unless_stopped(self, worker: Worker) -> None:
+        if worker.spec.kernel_name is not None:
+            await self._launch(worker)  # its provisioner may not like to be cancelled
+            return
+        worker.launching = self._loop.create_task(self._launch(worker))
+        try:
+            await asyncio.wait([worker.launching])
+            if worker.launching.cancelled():
+                raise InterruptedError("stopped before its process was there")
+            worker.launching.result()
+        finally:
+            worker.launching.cancel()
+            worker.launching = None
 
     def _connection_file(self, worker: Worker) -> str:
         return os.path.join(self.folder, f"{worker.name}.json")
@@ -255,7 +282,8 @@ class Launcher:
             **{f"{channel}_port": port for port, channel in enumerate(CHANNELS, 1)},
         )
         if worker.spec.kernel_name is None:
-            manager._kernel_spec = worker_spec()
+            manager._kernel_spec = worker_spec(worker.spec.preload)
+            manager.templates = self._templates
             started.make(self._note_file(worker))
         else:
             manager.kernel_name = worker.spec.kernel_name
@@ -297,17 +325,21 @@ class Launcher:
         assert provisioner is not None
         if worker.pid is not None and hasattr(os, "pidfd_open"):
             ended = asyncio.Event()
-            pidfd = os.pidfd_open(worker.pid)
-            self._loop.add_reader(pidfd, ended.set)
             try:
-                await ended.wait()
-            finally:
-                self._loop.remove_reader(pidfd)
-                os.close(pidfd)
+                pidfd = os.pidfd_open(worker.pid)
+            except ProcessLookupError:  # a forked one is not our child: it may be buried by now
+                pidfd = -1
+            if pidfd >= 0:
+                self._loop.add_reader(pidfd, ended.set)
+                try:
+                    await ended.wait()
+                finally:
+                    self._loop.remove_reader(pidfd)
+                    os.close(pidfd)
         # A provisioner has no event to wait for.
         while (status := await provisioner.poll()) is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        return status
+            await asyncio.sleep(0.005 if worker.pid is not None else 0.05)
+        return None if isinstance(status, UnknownExitCode) else status
 
     async def _bury(self, worker: Worker) -> None:
         """Leave nothing of a worker behind: children, pipe, files."""
@@ -374,7 +406,9 @@ class Launcher:
             await self._dump_stacks(worker, worker.pid)
         if not kill:
             await _within(worker.gone.wait(), SHUTDOWN_GRACE)
-        if not worker.gone.is_set():
+        if worker.launching is not None:
+            worker.launching.cancel()  # a template may import for long
+        elif not worker.gone.is_set():
             await self._signal(worker, signal.SIGKILL)
 
     async def _dump_stacks(self, worker: Worker, pid: int) -> None:

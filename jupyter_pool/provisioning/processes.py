@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _LINUX = sys.platform.startswith("linux")
 
@@ -73,6 +73,30 @@ def descendants(pid: int) -> dict[int, int]:
         found = len(family)
         family.update(child for child, (parent, _) in parents.items() if parent in family)
     return {child: parents[child][1] for child in family - {pid}}
+
+
+def families(pids: Iterable[int]) -> dict[int, set[int]]:
+    """Each process's children, their children and so on, and who else is in its session.
+
+    Read at one go, as there may be many processes to look through; nobody without /proc.
+    """
+    if not _LINUX:
+        return {pid: set() for pid in pids}
+    below: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat_fields(int(entry))
+            if fields and fields[0] not in "ZX":
+                for above in {int(fields[1]), int(fields[3])}:
+                    below.setdefault(above, []).append(int(entry))
+    found: dict[int, set[int]] = {}
+    for pid in pids:
+        family, fresh = {pid}, [pid]
+        while fresh:
+            fresh = [each for each in below.get(fresh.pop(), ()) if each not in family] + fresh
+            family.update(fresh)
+        found[pid] = family - {pid}
+    return found
 
 
 def send(pid: int, signum: int, *, group: bool = True) -> bool:

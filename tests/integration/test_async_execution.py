@@ -177,7 +177,9 @@ def test_status_stats_and_health(face: Face) -> None:
     face.execute("1")
     assert face.call("get_stats").requests == {"ok": 1}
     status = face.call("get_status")
-    assert (status.state, len(status.workers)) == ("running", 1)
+    # One that was replaced in another test may still be on its way out.
+    workers = [worker for worker in status.workers if worker.state != "stopping"]
+    assert (status.state, len(workers)) == ("running", 1)
     assert face.call("health_check").status == "healthy"
     assert get_pool(face.pool.name) is face.pool
 

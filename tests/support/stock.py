@@ -14,18 +14,18 @@ from jupyter_core.utils import ensure_event_loop
 START_TIMEOUT = 60.0
 
 
-async def _ready(client: AsyncKernelClient) -> None:
+async def _ready(client: AsyncKernelClient, code: str) -> None:
     """Ready as the pool means it: a kernel_info reply and an executed probe, no padding."""
     client.start_channels()
     info = client.kernel_info()
     while (await client.get_shell_msg(timeout=START_TIMEOUT))["parent_header"]["msg_id"] != info:
         pass
-    probe = client.execute("", silent=True)
+    probe = client.execute(code, silent=True)
     while (await client.get_shell_msg(timeout=START_TIMEOUT))["parent_header"]["msg_id"] != probe:
         pass
 
 
-async def _start_together(count: int) -> float:
+async def _start_together(count: int, code: str) -> float:
     managers = [AsyncKernelManager(kernel_name="python3") for _ in range(count)]
     clients = []
 
@@ -33,7 +33,7 @@ async def _start_together(count: int) -> float:
         await manager.start_kernel(stderr=subprocess.DEVNULL)
         client = manager.client()
         clients.append(client)
-        await _ready(client)
+        await _ready(client, code)
 
     begun = time.perf_counter()
     await asyncio.gather(*map(one, managers))
@@ -44,9 +44,9 @@ async def _start_together(count: int) -> float:
     return took
 
 
-def start_together(count: int) -> float:
-    """Seconds until so many stock kernels, started at once, are ready."""
-    return asyncio.run(_start_together(count))
+def start_together(count: int, code: str = "") -> float:
+    """Seconds until so many stock kernels, started at once, are ready and have run that code."""
+    return asyncio.run(_start_together(count, code))
 
 
 class StockKernel:

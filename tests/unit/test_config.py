@@ -66,7 +66,9 @@ def test_defaults() -> None:
         "max_tasks": None,
         "max_lifetime": None,
         "max_idle": 60.0,
+        "preload": (),
         "output_limit": 20_000_000,
+        "memory_limit": None,
         "env": {},
         "cwd": None,
         "interrupt_grace": 2.0,
@@ -238,6 +240,28 @@ def test_configuration_may_come_from_a_command_line(application: Application) ->
 def test_other_sections_and_applications_do_not_matter(application: Application) -> None:
     application.config = Config({"PoolConfig": {"size": 3}, "PoolMagics": {"pool": "x"}})
     assert PoolConfig.build().size == default_size()
+
+
+def test_the_memory_limit_is_a_size_that_a_new_worker_fits_in() -> None:
+    for given, size in [(50_000_000, 50_000_000), ("1.5GB", 1_500_000_000), ("none", None)]:
+        assert PoolConfig.build({"memory_limit": given}).memory_limit == size
+    for wrong in [49_999_999, "40MB", 0, -1, "plenty", True]:
+        message = refusal({"memory_limit": wrong})
+        assert message.startswith(f"memory_limit={wrong!r} is not possible: it takes a size")
+        assert "at least 50 MB" in message
+
+
+def test_preload_is_a_list_of_modules_for_the_pools_own_kernel() -> None:
+    for given in [["json", "os.path"], ("json", "os.path"), "json, os.path"]:
+        if isinstance(given, str):
+            assert "a list of module names" in refusal({"preload": given})
+        else:
+            assert PoolConfig.build({"preload": given}).preload == ("json", "os.path")
+    for wrong in [["no module"], [1], 5, [""]]:
+        assert "a list of module names" in refusal({"preload": wrong})
+    message = refusal({"preload": ["json"], "kernel_name": "python3"})
+    assert "preload=['json'] is for the pool's own kernel" in message
+    assert "kernel_name='python3'" in message
 
 
 def test_the_output_limit_is_a_size_with_room_for_some_messages() -> None:

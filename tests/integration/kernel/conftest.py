@@ -1,4 +1,4 @@
-"""Real workers for the tests of the kernel."""
+"""Real workers for the tests of the kernel, started plainly and by a fork server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from pathlib import Path
 import pytest
 from integration.kernel.kernel_client import Worker, start_worker
 
+from jupyter_pool.provisioning.guardian import Guardian
+from jupyter_pool.provisioning.templates import Templates, is_supported
+
+
+@pytest.fixture(scope="module", params=["plain", "forked"])
+def templates(request: pytest.FixtureRequest) -> Iterator[Templates | None]:
+    """Where workers are forked from, or None."""
+    if request.param == "plain":
+        yield None
+        return
+    if reason := is_supported():
+        pytest.skip(f"platform: no fork server: {reason}")
+    guardian = Guardian("")
+    templates = Templates(guardian.add, guardian.remove)
+    yield templates
+    templates.close()
+    guardian.close()
+
 
 @pytest.fixture
 def worker_folder() -> Iterator[Path]:
@@ -18,14 +36,17 @@ def worker_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def fresh_worker(worker_folder: Path) -> Iterator[Worker]:
+def fresh_worker(worker_folder: Path, templates: Templates | None) -> Iterator[Worker]:
     """A worker for one test that may ruin it."""
-    with start_worker(worker_folder) as worker:
+    with start_worker(worker_folder, templates=templates) as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
+def worker(templates: Templates | None) -> Iterator[Worker]:
     """A worker that the tests of a module share: each must leave it as it was."""
-    with tempfile.TemporaryDirectory(prefix="jpk-") as folder, start_worker(Path(folder)) as worker:
+    with (
+        tempfile.TemporaryDirectory(prefix="jpk-") as folder,
+        start_worker(Path(folder), templates=templates) as worker,
+    ):
         yield worker

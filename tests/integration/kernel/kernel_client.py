@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,19 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.session import Session
 
+from jupyter_pool import kernel
+from jupyter_pool.provisioning import fork
+from jupyter_pool.provisioning.templates import Templates
 from jupyter_pool.serialize import pack, unpack
 
 DEADLINE = 20.0  # seconds for anything that should happen at all
 
 Message = dict[str, Any]
 
-_COMMAND = (sys.executable, "-m", "jupyter_pool.kernel", "-f", "{connection_file}")
+
+class _Manager(AsyncKernelManager):
+    #: Where `ForkProvisioner` gets its kernels from.
+    templates: Templates | None = None
 
 
 class _OneSpec(KernelSpecManager):
@@ -90,23 +95,25 @@ def _describe(message: Message) -> str:
 class Worker:
     """One kernel process, with sockets of its own."""
 
-    def __init__(self, folder: Path, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(self, folder: Path, templates: Templates | None = None) -> None:
         specs = _OneSpec()
         specs.spec = KernelSpec(
-            argv=list(command),
+            argv=kernel.command(),
             display_name="worker",
             language="python",
+            metadata={"kernel_provisioner": {"provisioner_name": fork.NAME}} if templates else {},
         )
         self.stderr_path = folder / "stderr"
         # A loop of our own: the synchronous manager leaves one behind.
         self._loop = asyncio.new_event_loop()
-        self.manager = AsyncKernelManager(
+        self.manager = _Manager(
             kernel_spec_manager=specs,
             kernel_name="worker",
             transport="ipc",
             ip=str(folder / "k"),
             connection_file=str(folder / "c.json"),
         )
+        self.manager.templates = templates
         with open(self.stderr_path, "wb") as stderr:
             self._do(self.manager.start_kernel(cwd=str(folder), stderr=stderr))
         # The manager's own connection to the kernel, which comes some time later: a test that

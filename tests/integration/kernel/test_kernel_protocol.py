@@ -19,7 +19,7 @@ from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.session import Session
 from zmq.eventloop.zmqstream import ZMQStream
 
-from jupyter_pool.kernel import command
+from jupyter_pool.provisioning.templates import Templates
 
 IPYTHON_9 = IPython.version_info >= (9,)
 
@@ -169,11 +169,11 @@ def test_a_worker_loads_and_opens_only_what_it_needs(fresh_worker: Worker) -> No
 
 
 def test_a_module_in_the_working_folder_does_not_shadow_the_kernels_own(
-    worker_folder: Path,
+    worker_folder: Path, templates: Templates | None
 ) -> None:
     (worker_folder / "random.py").write_text("raise RuntimeError('shadowed')")
     (worker_folder / "typing.py").write_text("raise RuntimeError('shadowed')")
-    with start_worker(worker_folder, command=command()) as worker:
+    with start_worker(worker_folder, templates=templates) as worker:
         assert worker.run("1").result == "1"
 
 

@@ -12,6 +12,7 @@ from jupyter_pool.core import (
     Finish,
     Interrupt,
     InterruptDelivered,
+    MemoryExceeded,
     Outcome,
     RequestRefused,
     Reset,
@@ -120,6 +121,22 @@ def test_a_death_ends_run_and_lease_even_before_the_run_started(leased: MakePool
         Finish("x", Outcome.WORKER_DIED, 1, "segfault", clean=False),
         Finish("L", Outcome.WORKER_DIED, 1, "segfault", clean=False),
         StartWorker(2),
+    ]
+
+
+def test_too_much_memory_in_a_lease_ends_what_runs_and_waits_in_it(leased: MakePool) -> None:
+    pool = leased()
+    pool.run("x", "L")
+    pool.run("y", "L")
+    assert pool(MemoryExceeded(1, "L", "9 of 8")) == [
+        StopWorker(1, kill=True, why=StopReason.MEMORY_LIMIT),
+        StartWorker(2),
+    ]
+    outcome = Outcome.MEMORY_LIMIT_EXCEEDED
+    assert pool.stopped(1) == [
+        Finish("x", outcome, 1, "9 of 8", clean=False),
+        Finish("y", outcome, None, "9 of 8"),
+        Finish("L", outcome, 1, "9 of 8", clean=False),
     ]
 
 

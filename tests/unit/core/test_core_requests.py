@@ -14,6 +14,7 @@ from jupyter_pool.core import (
     Finish,
     Interrupt,
     InterruptDelivered,
+    MemoryExceeded,
     Outcome,
     ProtocolViolation,
     RequestDone,
@@ -390,6 +391,47 @@ def test_a_protocol_violation_ends_request_and_worker(make_pool: MakePool) -> No
         StartWorker(2),
     ]
     assert pool.stopped(1) == [Finish("a", Outcome.PROTOCOL_ERROR, 1, "bad signature", clean=False)]
+
+
+def test_too_much_memory_ends_request_and_worker_and_is_never_tried_again(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a", retries=2)
+    pool.started(1, "a")
+    assert pool(MemoryExceeded(1, "a", "9 of 8")) == [
+        StopWorker(1, kill=True, why=StopReason.MEMORY_LIMIT),
+        StartWorker(2),
+    ]
+    assert pool(MemoryExceeded(1, "a", "10 of 8")) == []
+    assert pool.stopped(1) == [Finish("a", Outcome.MEMORY_LIMIT_EXCEEDED, 1, "9 of 8", clean=False)]
+
+
+def test_too_much_memory_is_not_held_against_the_next_request(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a")
+    pool.submit("b")
+    assert pool.done(1, "a") == [Finish("a", Outcome.DONE, 1), Dispatch("b", 1, 1, None)]
+    assert pool(MemoryExceeded(1, "a", "9 of 8"), MemoryExceeded(7, "b", "9 of 8")) == []
+    assert pool.done(1, "b") == [Finish("b", Outcome.DONE, 1)]
+    assert pool(MemoryExceeded(1, "b", "9 of 8")) == []
+
+
+def test_too_much_memory_of_what_is_being_interrupted_kills_it_and_the_first_reason_stands(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a")
+    pool.started(1, "a")
+    pool(Cancel("a"))
+    assert pool(MemoryExceeded(1, "a", "9 of 8")) == [
+        StopWorker(1, kill=True, why=StopReason.MEMORY_LIMIT),
+        StartWorker(2),
+    ]
+    assert pool.stopped(1) == [Finish("a", Outcome.CANCELLED, 1, clean=False)]
 
 
 # --- late and duplicate events -----------------------------------------------------------------

@@ -44,6 +44,7 @@ from jupyter_pool.core import (
     Finish,
     Interrupt,
     InterruptDelivered,
+    MemoryExceeded,
     Outcome,
     PoolCore,
     PoolState,
@@ -419,7 +420,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def make_trouble(self, pick: Pick) -> None:
         self.handle(Tick())
-        faults = [self.kill, self.break_protocol, self.restart] if self.workers else []
+        faults = (
+            [self.kill, self.break_protocol, self.restart, self.use_memory] if self.workers else []
+        )
         do = pick([*faults, *faults, self.resize, self.drain, self.send_noise, self.close])
         do(pick)
 
@@ -430,6 +433,12 @@ class PoolMachine(RuleBasedStateMachine):
         worker = pick(list(self.workers.values()))
         self.send(ProtocolViolation(worker.id, "bad signature"))
         assert worker.state == "stopping"
+
+    def use_memory(self, pick: Pick) -> None:
+        worker = pick(list(self.workers.values()))
+        if holder := worker.request or worker.lease:
+            self.send(MemoryExceeded(worker.id, holder, "9 of 8"))
+            assert worker.state == "stopping"
 
     def restart(self, pick: Pick) -> None:
         worker = pick(list(self.workers.values()))
@@ -474,6 +483,7 @@ class PoolMachine(RuleBasedStateMachine):
             RequestStarted(worker_id, request_id),
             RequestDone(worker_id, request_id),
             RequestRefused(worker_id, request_id, "late"),
+            MemoryExceeded(worker_id, "never", "late"),
         ]
         if worker is None:
             noise += [
@@ -536,6 +546,8 @@ class PoolMachine(RuleBasedStateMachine):
             case StopReason.TIMED_OUT | StopReason.CANCELLED:
                 assert worker.interrupted_at is not None
                 assert self.now >= worker.interrupted_at + config.interrupt_grace
+            case StopReason.MEMORY_LIMIT:
+                assert worker.request or worker.lease
             case StopReason.RESET_FAILED:
                 assert worker.reset_at is not None
                 assert self.now >= worker.reset_at + config.reset_timeout
@@ -673,7 +685,12 @@ class PoolMachine(RuleBasedStateMachine):
                 assert not up or (self.degraded and waiter.isolation == "process")
                 few = self.failures < self.config.failure_limit
                 assert self.degraded or not (self.trusted and few)
-            case Outcome.WORKER_DIED | Outcome.RESTARTED | Outcome.PROTOCOL_ERROR:
+            case (
+                Outcome.WORKER_DIED
+                | Outcome.RESTARTED
+                | Outcome.PROTOCOL_ERROR
+                | Outcome.MEMORY_LIMIT_EXCEEDED
+            ):
                 assert lost or waited_in_lease
         assert command.clean is not lost or (command.clean and not request.done)
 

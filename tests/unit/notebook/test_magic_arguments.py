@@ -190,11 +190,13 @@ def test_pool_start_takes_every_option_of_a_pool() -> None:
         "--name big --size 3 --overflow 2 --lazy --reserve 1 --kernel ir --isolation process "
         "--checkout-timeout none --operation-timeout 5m --max-waiting 9 --max-tasks 10 "
         "--max-lifetime 2h --max-idle 30 --env A=1 --env B=x=y --env C --cwd . "
-        "--output-limit 1.5MB "
+        "--preload json,decimal --output-limit 1.5MB --memory-limit 4GiB "
         "--interrupt-grace 1.5 --start-timeout 10s --health-check-interval 1m --session-ttl none "
         "--max-sessions 5"
     )
     assert set(options) == set(PoolConfig.option_names())
+    # Only the pool's own kernel has it.
+    assert PoolConfig.build({"preload": options.pop("preload")}).preload == ("json", "decimal")
     config = PoolConfig.build(options)
     assert config.name == "big"
     assert (config.size, config.overflow, config.lazy, config.reserve) == (3, 2, True, 1)
@@ -202,7 +204,7 @@ def test_pool_start_takes_every_option_of_a_pool() -> None:
     assert (config.checkout_timeout, config.operation_timeout) == (None, 300.0)
     assert config.env == {"A": "1", "B": "x=y", "C": None}
     assert config.session_ttl is None
-    assert config.output_limit == 1_500_000
+    assert (config.output_limit, config.memory_limit) == (1_500_000, 2**32)
 
 
 def test_pool_start_passes_nothing_that_was_not_given() -> None:

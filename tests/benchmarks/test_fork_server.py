@@ -1,0 +1,213 @@
+"""Forked workers against stock kernels: until they are ready, and what memory they add.
+
+pytest tests/benchmarks/test_fork_server.py -s
+
+"cold" includes the start of the template, which a pool's first workers wait for; "warm" does not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from jupyter_pool import KernelPool
+from jupyter_pool.provisioning.templates import is_supported
+from support.cells import value
+from support.conditions import eventually
+from support.paired import Figure, measure, table
+from support.stock import StockKernel, start_together
+
+pytestmark = [
+    pytest.mark.skipif(is_supported() is not None, reason=f"platform: {is_supported()}"),
+    pytest.mark.timeout(300),
+]
+
+LIBRARIES = ["numpy", "pandas", "sklearn"]
+IMPORTS = f"import {', '.join(LIBRARIES)}"
+ENOUGH = 120.0
+
+
+def until_ready(size: int, preload: list[str] | None = None) -> float:
+    pool = KernelPool(size=size, preload=preload or [])
+    begun = time.perf_counter()
+    pool.start(wait=True, timeout=ENOUGH)
+    took = time.perf_counter() - begun
+    pool.close(timeout=0)
+    return took
+
+
+@pytest.fixture
+def warm() -> Iterator[KernelPool]:
+    """A pool whose template is ready, and stays so for others."""
+    with KernelPool(size=1) as pool:
+        pool.start(wait=True, timeout=ENOUGH)
+        yield pool
+
+
+def check(figure: Figure) -> None:
+    print("\n" + table([figure]))
+    assert figure.ratio <= figure.at_most
+
+
+def test_one_worker_from_a_cold_template_takes_no_longer_than_a_stock_kernel() -> None:
+    check(
+        measure(
+            "one worker ready, cold",
+            lambda: until_ready(1),
+            "a stock kernel",
+            lambda: start_together(1),
+            rounds=5,
+            at_most=1.3,
+        )
+    )
+
+
+def test_one_worker(warm: KernelPool) -> None:
+    check(
+        measure(
+            "one worker ready, warm",
+            lambda: until_ready(1),
+            "a stock kernel",
+            lambda: start_together(1),
+            rounds=7,
+            at_most=0.2,
+        )
+    )
+
+
+def test_eight_workers(warm: KernelPool) -> None:
+    check(
+        measure(
+            "8 workers ready, warm",
+            lambda: until_ready(8),
+            "8 stock kernels",
+            lambda: start_together(8),
+            rounds=3,
+            at_most=0.2,
+        )
+    )
+
+
+def test_eight_workers_from_a_cold_template() -> None:
+    check(
+        measure(
+            "8 workers ready, cold",
+            lambda: until_ready(8),
+            "8 stock kernels",
+            lambda: start_together(8),
+            rounds=3,
+            at_most=0.5,
+        )
+    )
+
+
+def test_eight_workers_with_libraries() -> None:
+    with KernelPool(size=1, preload=LIBRARIES) as pool:
+        pool.start(wait=True, timeout=ENOUGH)
+        check(
+            measure(
+                "8 workers with numpy, pandas, sklearn, warm",
+                lambda: until_ready(8, LIBRARIES),
+                "8 stock kernels importing them",
+                lambda: start_together(8, IMPORTS),
+                rounds=2,
+                at_most=0.12,
+            )
+        )
+
+
+def test_a_full_pool_again_after_a_kill(warm: KernelPool) -> None:
+    def ours() -> float:
+        (before,) = (worker.pid for worker in warm.get_status().workers)
+        assert before is not None
+        begun = time.perf_counter()
+        os.kill(before, signal.SIGKILL)
+        while value(warm.execute("import os; os.getpid()", retries=1)) == str(before):
+            pass
+        return time.perf_counter() - begun
+
+    check(
+        measure(
+            "from kill -9 to an answer of a new worker",
+            ours,
+            "a stock kernel",
+            lambda: start_together(1),
+            rounds=7,
+            at_most=0.25,
+        )
+    )
+
+
+def uss(pid: int) -> float:
+    return float(psutil.Process(pid).memory_full_info().uss) / 1e6
+
+
+def stock_memory(code: str) -> float:
+    with StockKernel() as client:
+        answer = client.execute_interactive(
+            f"{code}\nimport os, gc; gc.collect()",
+            user_expressions={"pid": "os.getpid()"},
+            timeout=ENOUGH,
+            output_hook=lambda message: None,
+        )
+        said = answer["content"]["user_expressions"]["pid"]["data"]["text/plain"]
+        return uss(int(said))
+
+
+@pytest.mark.parametrize(
+    ("preload", "at_most"), [([], 0.45), (LIBRARIES, 0.15)], ids=["bare", "libraries"]
+)
+def test_memory_of_an_idle_worker(preload: list[str], at_most: float) -> None:
+    with KernelPool(size=4, preload=preload) as pool:
+        pool.start(wait=True, timeout=ENOUGH)
+        eventually(lambda: all(w.state == "idle" for w in pool.get_status().workers))
+        value(pool.execute("import gc; gc.collect(); 0"))
+        ours = [uss(worker.pid) for worker in pool.get_status().workers if worker.pid]
+    theirs = stock_memory(f"import {', '.join(preload)}" if preload else "")
+    ratio = statistics.median(ours) / theirs
+    print(
+        f"\nUSS of an idle worker {preload}: {statistics.median(ours):.1f} MB "
+        f"({min(ours):.1f} – {max(ours):.1f}), stock {theirs:.1f} MB, ratio {ratio:.3f}"
+    )
+    assert ratio <= at_most
+
+
+def test_requests_that_have_a_process_each() -> None:
+    requests = 60
+    with KernelPool(size=2, isolation="process") as pool:
+        pool.start(wait=True, timeout=ENOUGH)
+        begun = time.perf_counter()
+        futures = [pool.submit_code("1 + 1") for _ in range(requests)]
+        for future in futures:
+            assert value(future.result(ENOUGH)) == "2"
+        ours = (time.perf_counter() - begun) / requests
+    theirs = statistics.median(start_together(1) for _ in range(3))
+    print(
+        f"\na request with a process of its own: {ours * 1000:.0f} ms, "
+        f"a fresh stock kernel: {theirs * 1000:.0f} ms, ratio {ours / theirs:.3f}"
+    )
+    assert ours / theirs <= 0.25
+
+
+def test_a_hundred_workers_for_the_record() -> None:
+    with KernelPool(size=100, start_timeout=ENOUGH) as pool:
+        begun = time.perf_counter()
+        pool.start(wait=True, timeout=ENOUGH)
+        took = time.perf_counter() - begun
+        parents = {
+            value(future.result(ENOUGH))
+            for future in [pool.submit_code("import os; os.getppid()") for _ in range(100)]
+        }
+        assert str(os.getpid()) not in parents
+        pss = sum(
+            psutil.Process(worker.pid).memory_full_info().pss
+            for worker in pool.get_status().workers
+            if worker.pid
+        )
+    print(f"\n100 workers ready after {took:.2f} s, PSS {pss / 1e9:.2f} GB")
