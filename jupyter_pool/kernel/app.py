@@ -29,6 +29,7 @@ from typing import Any
 
 import zmq
 from ipykernel.control import ControlThread
+from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.session import Session, new_id
 from traitlets import DottedObjectName, List, Type, Unicode, default
@@ -79,6 +80,10 @@ class PoolKernelApp(IPKernelApp):
         """Build what may exist before a fork: no thread, no descriptor, no stream."""
         # Past IPKernelApp's own, which does all in one.
         super(IPKernelApp, self).initialize(argv)
+        # Its handler drops what is below its level, so no record need be made of it.
+        self.log.setLevel(self.log_level)
+        # IPython's advice for SystemExit is for people at a prompt.
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)
         # The user's own modules may be edited before a worker is forked or serves a request.
         self.preloaded = ModuleWatch()
         IMPORTS.install(self.preloaded)
@@ -166,6 +171,26 @@ class PoolKernelApp(IPKernelApp):
         GATE.watch_delivery(self.iopub_thread.io_loop.asyncio_loop)
         GATE.install()
 
+    def init_heartbeat(self) -> None:
+        """Answer heartbeats, in a thread that needs no interpreter for it."""
+        # ipykernel gives it a context of its own, lest ZMQ's I/O thread wait for the interpreter to
+        # free what was sent without a copy; pyzmq has a thread for that. It saves two threads.
+        self.heartbeat = Heartbeat(
+            self.context,
+            (self.transport, self.ip, self.hb_port),
+            curve_publickey=self.curve_publickey,
+            curve_secretkey=self.curve_secretkey,
+        )
+        self.hb_port = self.heartbeat.port
+        self.heartbeat.start()
+
+    def close(self) -> None:
+        """Close the channels in order. The end of their context is that of the heartbeat's thread."""
+        heartbeat, self.heartbeat = self.heartbeat, None  # else its context is ended first
+        super().close()
+        if heartbeat is not None:
+            heartbeat.join()
+
     def init_control(self, context: Any) -> None:
         """Bind the control channel; no debugger, no subshells."""
         self.control_socket = context.socket(zmq.ROUTER)
@@ -207,8 +232,6 @@ class PoolKernelApp(IPKernelApp):
         """Serve until told to stop. What the worker looks like now is its baseline."""
         if self.poller is not None:
             self.poller.start()
-        # IPython's advice for SystemExit is for people at a prompt.
-        warnings.filterwarnings("ignore", "To exit: use", UserWarning)
         self.kernel.capture_baseline(self.preloaded)
         self.kernel.start()
         self.io_loop = self.kernel.io_loop

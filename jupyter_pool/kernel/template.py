@@ -20,7 +20,9 @@ Run as a script, like a worker (see `kernel.command`).
 from __future__ import annotations
 
 import ctypes
+import fnmatch
 import gc
+import importlib
 import json
 import os
 import select
@@ -38,9 +40,25 @@ UNSAFE_MODULES = {
     "grpc": "gRPC cannot be used after a fork",
     "jax": "JAX has threads that a fork does not copy",
 }
+#: Threads that a fork may do without, by name: their library sees to it in the child.
+HARMLESS_THREADS = {
+    "jemalloc_bg_thd",  # PyArrow's allocator: gives memory back to the system; made anew on demand
+}
 #: The exit code of a process that must not be forked, and never will be better.
 REFUSES = 76
 _MAX_JOB = 1 << 20
+#: What workers would import at their start, at their first cell, or with their first traceback.
+_USED_LATER = (
+    "IPython.core.logger",
+    "cloudpickle",
+    "executing",
+    "fractions",
+    "pure_eval",
+    "pygments.console",
+    "pygments.formatters.terminal256",
+    "stack_data",
+    "tornado.platform.asyncio",
+)
 _PR_SET_NAME = 15
 
 
@@ -206,14 +224,31 @@ def find_hazard() -> str | None:
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "CUDA is initialised, and cannot be used after a fork"
-    tasks = os.listdir("/proc/self/task")
-    if len(tasks) > 1:
-        names = []
-        for task in tasks:
-            with open(f"/proc/self/task/{task}/comm", encoding="utf-8") as file:
-                names.append(file.read().strip())
-        return f"the imports started threads, which a fork does not copy ({', '.join(names)})"
+    threads = []
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/comm", encoding="utf-8") as file:
+            name = file.read().strip()
+        if int(task) != os.getpid() and name not in HARMLESS_THREADS:
+            threads.append(name)
+    if threads:
+        return f"the imports started threads, which a fork does not copy ({', '.join(threads)})"
     return None
+
+
+def warm_up(app: PoolKernelApp) -> None:
+    """Do once what each worker would do at its start or at its first requests.
+
+    What is imported, compiled or made on first use costs time and memory in each of them.
+    """
+    from jupyter_pool.kernel.reset_shell import ShellBaseline
+
+    for name in _USED_LATER:
+        importlib.import_module(name)
+    ShellBaseline(app.shell)  # makes the formatters
+    assert app.connection_dir  # asks for the user's folders
+    assert app.kernel.kernel_info
+    for pattern in ("*.ipy", "*.py"):
+        fnmatch.filter([], pattern)  # compiles: startup files are looked for
 
 
 def main(fd: int, name: str, preload: list[str]) -> None:
@@ -233,6 +268,7 @@ def main(fd: int, name: str, preload: list[str]) -> None:
         sys.stderr.flush()
         os._exit(REFUSES)  # with threads about, an orderly end may hang
     template = Template(app, owner)
+    warm_up(app)
     gc.collect()
     gc.freeze()
     job = template.serve()

@@ -91,6 +91,12 @@ class _Manager(AsyncKernelManager):
     def _connect_control_socket(self) -> None:
         return
 
+    async def launch(self, **options: Any) -> None:
+        """As `start_kernel`, which sleeps for 10 ms in the end so that tests can see a state."""
+        command, options = await self.pre_start_kernel(**options)
+        await self._launch_kernel(command, **options)
+        await self.post_start_kernel(**options)
+
 
 def worker_spec(preload: Sequence[str] = ()) -> KernelSpec:
     """The pool's own worker kernel in this interpreter."""
@@ -291,7 +297,7 @@ class Launcher:
         os.set_blocking(worker.stderr_fd, False)
         self._loop.add_reader(worker.stderr_fd, self._read_stderr, worker)
         try:
-            await manager.start_kernel(
+            await manager.launch(
                 cwd=worker.spec.cwd,
                 env=dict(worker.spec.env),
                 stdout=write_end,

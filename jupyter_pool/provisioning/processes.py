@@ -8,6 +8,7 @@ Standard library only: the guardian runs this file with ``python -I -S``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -49,30 +50,62 @@ def is_running(pid: int, started: int = 0) -> bool:
     return True
 
 
-def _running() -> Iterator[tuple[int, list[str]]]:
-    """All running processes with their fields. Empty where there is no /proc."""
-    if not _LINUX:
-        return
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat_fields(int(entry))
-            if fields and fields[0] not in "ZX":
-                yield int(entry), fields
+def _pids() -> Iterator[int]:
+    """Ids of all processes, zombies too. Empty where there is no /proc."""
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit()) if _LINUX else iter(())
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
 
 
 def session_members(session: int) -> Iterator[int]:
     """Ids of the running processes of a session. Empty where there is no /proc."""
-    return (pid for pid, fields in _running() if int(fields[3]) == session)
+    # One system call for each process of the machine, not a file to open.
+    return (pid for pid in _pids() if _session(pid) == session and is_running(pid))
 
 
 def descendants(pid: int) -> dict[int, int]:
     """Start times of a process's children, their children and so on, by id; none without /proc."""
-    parents = {child: (int(fields[1]), int(fields[19])) for child, fields in _running()}
-    family, found = {pid}, 0
-    while len(family) != found:
-        found = len(family)
-        family.update(child for child, (parent, _) in parents.items() if parent in family)
-    return {child: parents[child][1] for child in family - {pid}}
+    found: dict[int, int] = {}
+    fresh = [pid]
+    while fresh:
+        parent = fresh.pop()
+        # While one ends, the list of its siblings may lack another: read again.
+        for _ in range(3):
+            children = {child: _stat_fields(child) for child in _children(parent)}
+            running = {
+                child: int(fields[19])
+                for child, fields in children.items()
+                if fields and fields[0] not in "ZX"
+            }
+            fresh += running.keys() - found.keys()
+            found.update(running)
+            if len(running) == len(children):
+                break
+    return found
+
+
+def _children(pid: int) -> Iterator[int]:
+    if not os.path.exists("/proc/thread-self/children"):  # a Linux built without these lists
+        for child in _pids():
+            fields = _stat_fields(child)
+            if fields and int(fields[1]) == pid:
+                yield child
+        return
+    for task in _listed(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as file:
+            yield from map(int, file.read().split())
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def families(pids: Iterable[int]) -> dict[int, set[int]]:

@@ -60,13 +60,42 @@ def busy(pool: KernelPool, code: str, **options: float) -> tuple[Future[Executio
 # --- killed in every state ------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_killed_each_time_it_starts_is_started_until_it_lives() -> None:
-    with KernelPool(size=1) as pool:
+class SlowStarts:
+    """Workers that start with `env` are not ready before `end`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._go = folder / "go"
+        startup = folder / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "00-wait.py").write_text(
+            f"import os, time\nwhile not os.path.exists({str(self._go)!r}): time.sleep(0.001)\n"
+        )
+        self.env = {"IPYTHONDIR": str(folder / "ipython")}
+        self.end()
+
+    def begin(self) -> None:
+        self._go.unlink()
+
+    def end(self) -> None:
+        self._go.touch()
+
+
+@pytest.fixture
+def slow_starts(tmp_path: Path) -> SlowStarts:
+    return SlowStarts(tmp_path)
+
+
+def test_a_worker_that_is_killed_each_time_it_starts_is_started_until_it_lives(
+    slow_starts: SlowStarts,
+) -> None:
+    slow_starts.begin()
+    with KernelPool(size=1, env=slow_starts.env) as pool:
         pool.start()
         killed: list[int] = []
         for _ in range(5):
             killed.append(kill(eventually(worker_in(pool, "starting", *killed), within=60)))
             eventually(gone(killed))
+        slow_starts.end()
         eventually(lambda: states(pool) == ["idle"], within=60)
         assert value(pool.execute("6 * 7")) == "42"
         eventually(lambda: pool.get_status().state == "running")
@@ -74,13 +103,17 @@ def test_a_worker_that_is_killed_each_time_it_starts_is_started_until_it_lives()
         assert (stats.workers_started, stats.workers_lost) == (6, {"failed to start": 5})
 
 
-def test_who_waits_does_not_hear_of_a_start_that_was_killed_where_others_succeeded() -> None:
-    with KernelPool(size=1) as pool:
+def test_who_waits_does_not_hear_of_a_start_that_was_killed_where_others_succeeded(
+    slow_starts: SlowStarts,
+) -> None:
+    with KernelPool(size=1, env=slow_starts.env) as pool:
         pool.execute("1")
+        slow_starts.begin()
         idle = kill(worker_in(pool, "idle")())
         starting = eventually(worker_in(pool, "starting", idle))
         future = pool.submit_code("6 * 7")
         kill(starting)
+        slow_starts.end()
         assert value(future.result(DEADLINE)) == "42"
         assert pool.get_stats().workers_lost == {"SIGKILL": 1, "failed to start": 1}
 
@@ -264,7 +297,8 @@ def test_a_working_folder_that_was_removed_harms_no_worker_and_no_start(
         result = pool.execute("import os; os.getcwd()")
         assert value(result) == repr(os.path.expanduser("~"))
         folder.mkdir()
-        pool.restart_worker(pool.get_status().workers[0].id)
+        assert result.worker_id is not None
+        pool.restart_worker(result.worker_id)
         assert value(pool.execute("import os; os.getcwd()")) == repr(str(folder))
 
 
