@@ -14,22 +14,36 @@ from pathlib import Path, PurePosixPath
 
 MOST_BY_DEFAULT = 8
 
+#: Environment variables that bound the threads of numeric libraries.
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
 
 def default_size() -> int:
     """Return the number of workers of a pool that is not told: usable CPUs, at most 8."""
+    return min(usable_cpus(), MOST_BY_DEFAULT)
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use, at least one."""
     try:
         membership = Path("/proc/self/cgroup").read_text()
     except OSError:  # not Linux, or no /proc
         membership = ""
-    return size_for(_affinity(), cgroup_quota(membership, Path("/sys/fs/cgroup")))
+    return cpus_within(_affinity(), cgroup_quota(membership, Path("/sys/fs/cgroup")))
 
 
-def size_for(cpus: int, quota: float | None) -> int:
-    """Return the default size for so many CPUs and a quota in CPUs (None: no quota)."""
+def cpus_within(cpus: int, quota: float | None) -> int:
+    """Return how many of these CPUs a quota (in CPUs, None: no quota) leaves, at least one."""
     if quota is not None:
         # Upwards: half a CPU of quota is still worth a worker.
         cpus = min(cpus, math.ceil(quota))
-    return max(1, min(cpus, MOST_BY_DEFAULT))
+    return max(1, cpus)
 
 
 def cgroup_quota(membership: str, root: Path) -> float | None:

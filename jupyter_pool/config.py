@@ -53,6 +53,30 @@ class _Count(TraitType[Any, Any]):
             raise TraitError(self.info_text) from None
 
 
+class _Threads(TraitType[Any, Any]):
+    """A whole number from one on, "auto", or None."""
+
+    info_text = "a whole number of at least 1, 'auto' or None"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_none=True, **kwargs)
+
+    def validate(self, obj: Any, value: Any) -> int | str:
+        if value == "auto":
+            return "auto"
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
+            raise TraitError(self.info_text)
+        return int(value)
+
+    def from_string(self, s: str) -> int | str | None:
+        if s.lower() in ("none", "auto"):
+            return None if s.lower() == "none" else "auto"
+        try:
+            return int(s)
+        except ValueError:
+            raise TraitError(self.info_text) from None
+
+
 class _Seconds(TraitType[Any, Any]):
     """A duration in seconds, None if `optional`; zero only if `zero`."""
 
@@ -262,6 +286,13 @@ class PoolConfig(Configurable):
     preload = _Modules(
         help="""Modules that workers import before they are ready: a list of names. Where there is a
         fork server (Linux) they are imported once, and workers share their memory.""",
+    ).tag(config=True)
+    threads_per_worker = _Threads(
+        default_value="auto",
+        help="""How many threads NumPy's, SciPy's and other libraries may use for one request (those of
+        OpenBLAS, MKL, BLIS and OpenMP). "auto": the usable CPUs divided by the busy workers, when the
+        request starts; or as environment variables say, where one such as OMP_NUM_THREADS is set. None:
+        what the libraries do by themselves.""",
     ).tag(config=True)
     output_limit = _Size(
         least=LEAST_OUTPUT,

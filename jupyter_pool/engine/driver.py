@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from jupyter_pool._cpus import usable_cpus
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.core import (
     START_TIMED_OUT,
@@ -117,6 +118,7 @@ class Driver:
         self.config = config
         self.foreign = config.kernel_name is not None
         self.surroundings = Surroundings(config.cwd, config.env)
+        self._cpus = usable_cpus()
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
         self.accounting = Accounting(config.session_ttl, config.max_sessions)
         self.closed = threading.Event()
@@ -232,6 +234,8 @@ class Driver:
             envelope["inputs"] = True
         if request.output_limit is not None:
             envelope["output_limit"] = request.output_limit
+        if (threads := self._threads()) is not None:
+            envelope["threads"] = threads
         if request.seed is not None:
             envelope["seed"] = request.seed
         if request.execution_count is not None:
@@ -240,6 +244,15 @@ class Driver:
             envelope["keep"] = True
             envelope["scope"] = request.lease or "none"
         return envelope
+
+    def _threads(self) -> int | None:
+        """How many native threads a request gets that starts now."""
+        wanted = self.config.threads_per_worker
+        if wanted != "auto":
+            return None if wanted is None else int(wanted)
+        if self.surroundings.bounds_threads:
+            return None
+        return max(1, self._cpus // max(1, busy_workers(self)))
 
     def baseline(self) -> dict[str, Any]:
         """What a new worker is told first."""

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from jupyter_pool._cpus import THREAD_VARIABLES
+
 
 class Surroundings:
     """A pool's baseline, and the difference of now to it."""
@@ -23,6 +25,8 @@ class Surroundings:
         self.cwd = cwd or _cwd() or os.path.expanduser("~")
         self.path = list(sys.path)
         self.env = _merged(self._owner_env, self._fixed_env)
+        #: The user has said how many threads numeric libraries may use.
+        self.bounds_threads = not self.env.keys().isdisjoint(THREAD_VARIABLES)
 
     def baseline(self) -> dict[str, Any]:
         """What a new worker is told once: its starting point and what it returns to."""

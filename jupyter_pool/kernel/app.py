@@ -91,6 +91,7 @@ class PoolKernelApp(IPKernelApp):
         # As `init_gui_pylab` does it: matplotlib reads it when it is imported.
         if not os.environ.get("MPLBACKEND"):
             os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+        self.init_path()
         for module in self.preload:
             importlib.import_module(module)
         # One SQLite file for all workers would be fought over.
@@ -104,7 +105,6 @@ class PoolKernelApp(IPKernelApp):
                 profile_dir=self.profile_dir,
                 user_ns=self.user_ns,
             )
-        self.init_path()
         self.init_shell()
         self.init_extensions()
         # What IPython and the libraries beneath it import and compile at a first cell.

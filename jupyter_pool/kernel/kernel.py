@@ -47,6 +47,7 @@ from jupyter_pool.kernel.reset import Baseline
 from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin, text_of
 from jupyter_pool.kernel.started import Note, beside
 from jupyter_pool.kernel.streams import PoolOutStream
+from jupyter_pool.kernel.threads import NativeThreads
 from jupyter_pool.serialize import unpack
 
 __all__ = ["PoolKernel"]
@@ -82,6 +83,7 @@ class PoolKernel(IPythonKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.baseline: Baseline | None = None
+        self.threads = NativeThreads()
         self._replied = False
         #: For whom the last request left its state, if it did.
         self._kept_for: str | None = None
@@ -145,7 +147,7 @@ class PoolKernel(IPythonKernel):
         """Remember how this worker looks before any request, with the modules that it has by then."""
         GATE.install()
         GATE.watch_swallowed()
-        self.baseline = Baseline.capture(self.shell, preloaded)
+        self.baseline = Baseline.capture(self.shell, preloaded, self.threads)
 
     # -- receiving ---------------------------------------------------------------
 
@@ -379,6 +381,7 @@ class PoolKernel(IPythonKernel):
                 raise BadRequest(f"the variable {name!r} cannot be set: {error}") from error
         if request.baseline and self.baseline is not None:
             self.baseline.capture_place()
+        self.threads.limit(request.threads)
         if request.seed is not None:
             seed_random(request.seed)
         if request.execution_count is not None:

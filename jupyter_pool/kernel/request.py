@@ -41,6 +41,8 @@ class PoolRequest:
     env: dict[str, str | None] | None = None
     #: Seed of `random` and of NumPy's legacy generator.
     seed: int | None = None
+    #: How many native threads libraries may use; None: as many as they do by themselves.
+    threads: int | None = None
     #: No reset afterwards.
     keep: bool = False
     #: For whom `keep` keeps: a lease's id, say. Others find the worker reset.
@@ -73,7 +75,7 @@ class PoolRequest:
             )
         get = found.get
         path, env, seed = get("path"), get("env"), get("seed")
-        limit = get("output_limit")
+        limit, threads = get("output_limit"), get("threads")
         try:
             return cls(
                 inputs=bool(get("inputs")),
@@ -82,6 +84,7 @@ class PoolRequest:
                 path=None if path is None else tuple(path),
                 env=None if env is None else dict(env),
                 seed=None if seed is None else int(seed),
+                threads=None if threads is None else max(1, int(threads)),
                 keep=bool(get("keep")),
                 scope=str(get("scope") or ""),
                 execution_count=get("execution_count"),

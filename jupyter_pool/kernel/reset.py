@@ -52,6 +52,7 @@ from jupyter_pool.kernel.modules import ModuleTable, ModuleWatch
 from jupyter_pool.kernel.process import ProcessSettings, getsignal
 from jupyter_pool.kernel.randomness import seed_random
 from jupyter_pool.kernel.reset_shell import ShellBaseline
+from jupyter_pool.kernel.threads import NativeThreads
 from jupyter_pool.kernel.tracked import Attributes, Items, Tracked
 
 __all__ = ["Baseline", "ResetReport"]
@@ -71,11 +72,21 @@ class Baseline:
     """What a worker looks like when no request has touched it."""
 
     @classmethod
-    def capture(cls, shell: Any = None, preloaded: ModuleWatch | None = None) -> Baseline:
-        """Remember the present state of this process, of an IPython shell, and what is preloaded."""
-        return cls(shell, preloaded)
+    def capture(
+        cls,
+        shell: Any = None,
+        preloaded: ModuleWatch | None = None,
+        threads: NativeThreads | None = None,
+    ) -> Baseline:
+        """Remember the present state of this process, of an IPython shell, and what is preloaded.
 
-    def __init__(self, shell: Any = None, preloaded: ModuleWatch | None = None) -> None:
+        `threads` is told of imports, too.
+        """
+        return cls(shell, preloaded, threads)
+
+    def __init__(
+        self, shell: Any, preloaded: ModuleWatch | None, threads: NativeThreads | None
+    ) -> None:
         self._shell = None if shell is None else ShellBaseline(shell)
         self._sys = [getattr(sys, name) for name in _SYS_NAMES]
         self._argv = list(sys.argv)
@@ -84,6 +95,7 @@ class Baseline:
         self._signals = [getsignal(number) for number in _SIGNALS]
         self._thread_hooks = (threading.excepthook, threading._profile_hook, threading._trace_hook)  # type: ignore[attr-defined]
         self._threads = Threads()
+        self._native_threads = threads
         self._children = Children()
         self._process = ProcessSettings()
         self._path = Items(sys, "path")
@@ -163,6 +175,8 @@ class Baseline:
         """A module's code is about to run."""
         self._modules.loaded.add(spec.name)
         self.local_modules.loading(spec)
+        if self._native_threads is not None:
+            self._native_threads.loading(spec)
         if spec.name in self._untracked:
             self._track(spec.name)
 
@@ -180,6 +194,8 @@ class Baseline:
         for tracked in self._tracked:
             tracked.adopt(before.get(tracked))
         self._modules.import_ends()
+        if self._native_threads is not None:
+            self._native_threads.import_ends()
 
     # -- the steps: each returns why the process must be replaced, or None -------
 

@@ -83,12 +83,10 @@ class Template:
     def __init__(self, app: PoolKernelApp, owner: socket.socket) -> None:
         # As a script, we could be hidden by what is beside it: see the end.
         from jupyter_pool.kernel.randomness import seed_random
-        from jupyter_pool.kernel.threads import LoadedLibraries
 
         self._app = app
         self._owner = owner
         self._reseed = seed_random
-        self._libraries = LoadedLibraries()
         #: By pidfd of a living worker: its process id, and the pipe on which its end is told.
         self._workers: dict[int, tuple[int, int]] = {}
 
@@ -186,7 +184,7 @@ class Template:
         sys.argv[1:] = ["-f", job.connection_file]
         # `random` does it by itself after a fork; NumPy's state would be that of all siblings.
         self._reseed(None)
-        self._libraries.adopt_environment()
+        self._app.kernel.threads.adopt_environment()
         gc.enable()
         self._app.attach(job.connection_file)
 

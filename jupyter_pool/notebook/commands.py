@@ -36,6 +36,7 @@ _METAVARS = {
     "output_limit": "SIZE",
     "memory_limit": "SIZE",
     "preload": "NAMES",
+    "threads_per_worker": "N|auto|none",
 }
 _COUNTS = frozenset({"size", "overflow", "reserve", "max_waiting", "max_tasks", "max_sessions"})
 

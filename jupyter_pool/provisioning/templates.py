@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_pool import kernel
+from jupyter_pool._cpus import THREAD_VARIABLES
 from jupyter_pool.kernel.template import REFUSES
 
 from . import processes
@@ -56,15 +57,6 @@ ANSWER_TIMEOUT = 10.0
 #: How long workers are started plainly after the imports of a template have failed, in seconds.
 FAILURE_PAUSE = 60.0
 
-#: Set for a template's imports, lest they start threads; a worker's own value comes after the fork.
-_THREADS = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-
 
 def is_supported() -> str | None:
     """Why there are no fork servers here; None: there are."""
@@ -91,6 +83,8 @@ class Key:
 
     preload: tuple[str, ...]
     env: frozenset[tuple[str, str]]
+    #: Where the imports look first, as those of a cell do; where nothing is preloaded it does not matter.
+    folder: str = "/"
 
 
 class Template:
@@ -102,7 +96,8 @@ class Template:
         self.ready = False
         self._born = time.monotonic()
         env = dict(key.env)
-        env.update(dict.fromkeys(_THREADS, "1"))
+        # Lest the imports start threads; a worker's own values come after the fork.
+        env.update(dict.fromkeys(THREAD_VARIABLES, "1"))
         with contextlib.ExitStack() as stack:
             self._stderr = stack.enter_context(tempfile.TemporaryFile())
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -122,7 +117,7 @@ class Template:
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
                     env=env,
-                    cwd="/",
+                    cwd=key.folder,
                     start_new_session=True,
                 )
             stack.pop_all()
@@ -283,8 +278,10 @@ class Templates:
             It must be started plainly.
         """
         fixed = frozenset((name, value) for name, value in env.items() if name not in VOLATILE)
-        key = Key(tuple(preload), fixed)
-        own: dict[str, str | None] = {name: env.get(name) for name in (*VOLATILE, *_THREADS)}
+        key = Key(tuple(preload), fixed, cwd if preload else "/")
+        own: dict[str, str | None] = {
+            name: env.get(name) for name in (*VOLATILE, *THREAD_VARIABLES)
+        }
         job = {"connection_file": connection_file, "cwd": cwd, "env": own}
         try:
             try:

@@ -98,6 +98,24 @@ def test_preloaded_modules_are_there_at_once(modules: Path) -> None:
     assert count.read_text() == "."
 
 
+def test_modules_of_the_pools_folder_can_be_preloaded(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("import os\npid = os.getpid()")
+    with KernelPool(size=1, preload=["beside"], cwd=str(tmp_path)) as pool:
+        assert value(pool.execute("import os, beside; beside.pid != os.getpid()")) == "True"
+        (tmp_path / "beside.py").write_text("pid = 'edited'")
+        assert value(pool.execute("import beside; beside.pid")) == "'edited'"
+
+
+def test_what_workers_import_later_the_template_has_for_all() -> None:
+    code = "import sys; modules = set(sys.modules)"
+    with KernelPool(size=1) as pool:
+        before = pool.execute(code, outputs=["modules"]).outputs["modules"]
+        pool.execute("print(1); f(2)", inputs={"f": lambda x: x})
+        pool.execute("1/0", check=False)
+        after = pool.execute(code, outputs=["modules"]).outputs["modules"]
+        assert after - before == set()
+
+
 def test_a_preload_that_is_missing_fails_the_start_with_its_reason() -> None:
     with KernelPool(size=1, preload=["no_such_module_here"]) as pool:
         with pytest.raises(WorkerStartError) as caught:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from traitlets.config import Application, Config
 
-from jupyter_pool._cpus import cgroup_quota, size_for
+from jupyter_pool._cpus import cgroup_quota, cpus_within
 from jupyter_pool.config import PoolConfig, default_size
 from jupyter_pool.errors import InvalidRequest
 
@@ -67,6 +68,7 @@ def test_defaults() -> None:
         "max_lifetime": None,
         "max_idle": 60.0,
         "preload": (),
+        "threads_per_worker": "auto",
         "output_limit": 20_000_000,
         "memory_limit": None,
         "env": {},
@@ -264,6 +266,15 @@ def test_preload_is_a_list_of_modules_for_the_pools_own_kernel() -> None:
     assert "kernel_name='python3'" in message
 
 
+def test_threads_are_a_number_auto_or_none() -> None:
+    for given in (1, np.int64(4), "auto", None):
+        assert PoolConfig.build({"threads_per_worker": given}).threads_per_worker == given
+    for wrong in (0, -1, 1.5, True, "two", "2"):
+        message = refusal({"threads_per_worker": wrong})
+        assert message.startswith(f"threads_per_worker={wrong!r} is not possible")
+        assert "'auto'" in message
+
+
 def test_the_output_limit_is_a_size_with_room_for_some_messages() -> None:
     for given, size in [(10_000, 10_000), ("200kB", 200_000), ("none", None), (None, None)]:
         assert PoolConfig.build({"output_limit": given}).output_limit == size
@@ -280,7 +291,7 @@ def test_the_output_limit_is_a_size_with_room_for_some_messages() -> None:
     ("cpus", "quota", "size"),
     [
         (4, None, 4),
-        (64, None, 8),
+        (64, None, 64),
         (64, 2.0, 2),
         (4, 0.5, 1),
         (8, 2.5, 3),
@@ -288,10 +299,15 @@ def test_the_output_limit_is_a_size_with_room_for_some_messages() -> None:
         (0, None, 1),
     ],
 )
-def test_default_size_is_what_affinity_and_quota_leave(
+def test_the_usable_cpus_are_what_affinity_and_quota_leave(
     cpus: int, quota: float | None, size: int
 ) -> None:
-    assert size_for(cpus, quota) == size
+    assert cpus_within(cpus, quota) == size
+
+
+def test_the_default_size_is_at_most_eight() -> None:
+    with patch("jupyter_pool._cpus.usable_cpus", lambda: 64):
+        assert default_size() == 8
 
 
 def test_default_size_here_is_possible() -> None:

@@ -146,22 +146,31 @@ def test_a_plain_clients_exit_ends_the_process(fresh_worker: Worker) -> None:
 # -- leanness -----------------------------------------------------------------------------
 
 
-def test_a_worker_loads_and_opens_only_what_it_needs(fresh_worker: Worker) -> None:
+def test_a_worker_loads_and_opens_only_what_it_needs(
+    fresh_worker: Worker, templates: Templates | None
+) -> None:
     answer = fresh_worker.run(
         "import sys, threading, os\n"
-        "mods = [m for m in ('debugpy', 'matplotlib', 'numpy', 'cloudpickle', 'ipywidgets',"
+        "mods = [m for m in ('debugpy', 'matplotlib', 'numpy', 'ipywidgets',"
         " *late, 'jupyter_pool.pool') if sys.modules.get(m)]\n"
         "threads = sorted(t.name for t in threading.enumerate())\n"
         "history = get_ipython().history_manager.enabled\n"
         "backend = os.environ['MPLBACKEND']\n"
         "has_cwd = '' in sys.path",
         # IPython 8 loads these itself.
-        inputs={"late": ["jedi", "psutil"] if IPYTHON_9 else []},
+        inputs={
+            "late": [
+                *(["jedi", "psutil"] if IPYTHON_9 else []),
+                # A template has it for all its workers.
+                *(["cloudpickle"] if templates is None else []),
+            ]
+        },
         outputs=["mods", "threads", "history", "backend", "has_cwd"],
     )
     values = answer.values
     assert values["mods"] == []
-    assert len(values["threads"]) <= 5, values["threads"]
+    # Only a worker that is its owner's child watches for it to end.
+    assert len(values["threads"]) <= (5 if templates is None else 4), values["threads"]
     assert not any("subshell" in name.lower() for name in values["threads"])
     assert values["history"] is False
     assert values["backend"] == "module://matplotlib_inline.backend_inline"

@@ -190,7 +190,7 @@ def test_pool_start_takes_every_option_of_a_pool() -> None:
         "--name big --size 3 --overflow 2 --lazy --reserve 1 --kernel ir --isolation process "
         "--checkout-timeout none --operation-timeout 5m --max-waiting 9 --max-tasks 10 "
         "--max-lifetime 2h --max-idle 30 --env A=1 --env B=x=y --env C --cwd . "
-        "--preload json,decimal --output-limit 1.5MB --memory-limit 4GiB "
+        "--preload json,decimal --threads-per-worker 2 --output-limit 1.5MB --memory-limit 4GiB "
         "--interrupt-grace 1.5 --start-timeout 10s --health-check-interval 1m --session-ttl none "
         "--max-sessions 5"
     )
