@@ -342,9 +342,11 @@ class Launcher:
                 finally:
                     self._loop.remove_reader(pidfd)
                     os.close(pidfd)
-        # A provisioner has no event to wait for.
-        while (status := await provisioner.poll()) is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.005 if worker.pid is not None else 0.05)
+        # A provisioner has no event to wait for; that the process has ended we know by now.
+        pause = 0.0005 if worker.pid is not None else 0.05
+        while (status := await provisioner.poll()) is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.05)
         return None if isinstance(status, UnknownExitCode) else status
 
     async def _bury(self, worker: Worker) -> None:
@@ -353,8 +355,10 @@ class Launcher:
             processes.kill_session(worker.pid)
             processes.kill_all(worker.family)
             deadline = self._loop.time() + BURIAL_TIMEOUT
+            pause = 0.0005
             while any(processes.session_members(worker.pid)) and self._loop.time() < deadline:
-                await asyncio.sleep(0.005)  # killed, but the system has not ended them yet
+                await asyncio.sleep(pause)  # killed, but the system has not ended them yet
+                pause = min(2 * pause, 0.05)
                 processes.kill_session(worker.pid)
         if worker.stderr_fd >= 0:
             self._read_stderr(worker)
@@ -412,9 +416,10 @@ class Launcher:
             await self._dump_stacks(worker, worker.pid)
         if not kill:
             await _within(worker.gone.wait(), SHUTDOWN_GRACE)
-        if worker.launching is not None:
-            worker.launching.cancel()  # a template may import for long
-        elif not worker.gone.is_set():
+        if worker.launching is not None and worker.launching.cancel():
+            return  # a template may import for long
+        # Its launch may be complete without `_live` having noticed yet.
+        if not worker.gone.is_set():
             await self._signal(worker, signal.SIGKILL)
 
     async def _dump_stacks(self, worker: Worker, pid: int) -> None:

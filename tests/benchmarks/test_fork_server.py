@@ -8,10 +8,12 @@ pytest tests/benchmarks/test_fork_server.py -s
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -123,25 +125,39 @@ def test_eight_workers_with_libraries() -> None:
 
 
 def test_a_full_pool_again_after_a_kill(warm: KernelPool) -> None:
-    def ours() -> float:
-        (before,) = (worker.pid for worker in warm.get_status().workers)
-        assert before is not None
-        begun = time.perf_counter()
-        os.kill(before, signal.SIGKILL)
-        while value(warm.execute("import os; os.getpid()", retries=1)) == str(before):
-            pass
-        return time.perf_counter() - begun
+    with KernelPool(size=1, reserve=1) as pool:
 
-    check(
-        measure(
-            "from kill -9 to an answer of a new worker",
-            ours,
-            "a stock kernel",
-            lambda: start_together(1),
-            rounds=7,
-            at_most=0.25,
+        def settled(before: int | None = None) -> int:
+            """Wait until both are there, of which none is `before`; the one that answers."""
+            while True:
+                workers = pool.get_status().workers
+                if sorted(worker.state for worker in workers) == [
+                    "idle",
+                    "standby",
+                ] and before not in (worker.pid for worker in workers):
+                    return int(str(value(pool.execute("import os; os.getpid()"))))
+                time.sleep(0.0005)
+
+        pool.start(wait=True, timeout=ENOUGH)
+        settled()
+
+        def ours() -> float:
+            before = settled()
+            begun = time.perf_counter()
+            os.kill(before, signal.SIGKILL)
+            settled(before)
+            return time.perf_counter() - begun
+
+        check(
+            measure(
+                "from kill -9 to a full pool and reserve",
+                ours,
+                "a stock kernel",
+                lambda: start_together(1),
+                rounds=9,
+                at_most=0.25,
+            )
         )
-    )
 
 
 def uss(pid: int) -> float:
@@ -178,8 +194,9 @@ def test_memory_of_an_idle_worker(preload: list[str], at_most: float) -> None:
     assert ratio <= at_most
 
 
-def test_requests_that_have_a_process_each() -> None:
-    requests = 60
+def test_requests_that_have_a_process_each(warm: KernelPool) -> None:
+    requests = 200
+    theirs = [start_together(2) / 2 for _ in range(3)]
     with KernelPool(size=2, isolation="process") as pool:
         pool.start(wait=True, timeout=ENOUGH)
         begun = time.perf_counter()
@@ -187,27 +204,33 @@ def test_requests_that_have_a_process_each() -> None:
         for future in futures:
             assert value(future.result(ENOUGH)) == "2"
         ours = (time.perf_counter() - begun) / requests
-    theirs = statistics.median(start_together(1) for _ in range(3))
+    theirs += [start_together(2) / 2 for _ in range(3)]
+    ratio = ours / statistics.median(theirs)
     print(
-        f"\na request with a process of its own: {ours * 1000:.0f} ms, "
-        f"a fresh stock kernel: {theirs * 1000:.0f} ms, ratio {ours / theirs:.3f}"
+        f"\na request with a process of its own, 2 at a time: {ours * 1000:.1f} ms, "
+        f"a fresh stock kernel: {statistics.median(theirs) * 1000:.0f} ms, ratio {ratio:.3f}"
     )
-    assert ours / theirs <= 0.25
+    assert ratio <= 0.25
 
 
-def test_a_hundred_workers_for_the_record() -> None:
-    with KernelPool(size=100, start_timeout=ENOUGH) as pool:
-        begun = time.perf_counter()
-        pool.start(wait=True, timeout=ENOUGH)
-        took = time.perf_counter() - begun
-        parents = {
-            value(future.result(ENOUGH))
-            for future in [pool.submit_code("import os; os.getppid()") for _ in range(100)]
-        }
-        assert str(os.getpid()) not in parents
-        pss = sum(
-            psutil.Process(worker.pid).memory_full_info().pss
-            for worker in pool.get_status().workers
-            if worker.pid
-        )
-    print(f"\n100 workers ready after {took:.2f} s, PSS {pss / 1e9:.2f} GB")
+def test_a_hundred_workers_for_the_record(warm: KernelPool) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with KernelPool(size=100, start_timeout=ENOUGH) as pool:
+            begun = time.perf_counter()
+            pool.start(wait=True, timeout=ENOUGH)
+            took = time.perf_counter() - begun
+            # One each: those that are leased take no other request.
+            with ExitStack() as leases:
+                workers = [leases.enter_context(pool.checkout()) for _ in range(100)]
+                pids = {value(worker.execute("import os; os.getpid()")) for worker in workers}
+            answered = time.perf_counter() - begun
+            assert len(pids) == 100
+            pss = sum(psutil.Process(int(str(pid))).memory_full_info().pss for pid in pids)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    print(
+        f"\n100 workers ready after {took:.2f} s, each had answered after {answered:.2f} s, "
+        f"PSS {pss / 1e9:.2f} GB"
+    )

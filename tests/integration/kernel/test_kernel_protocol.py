@@ -138,6 +138,28 @@ def test_shutdown_by_message_ends_the_process(fresh_worker: Worker) -> None:
     assert fresh_worker.real_stderr == ""
 
 
+def test_what_is_to_be_done_at_the_end_of_a_process_is_done(
+    fresh_worker: Worker, tmp_path: Path
+) -> None:
+    fresh_worker.run(
+        "import atexit, sys, threading, time\n"
+        "from pathlib import Path\n"
+        f"atexit.register(Path({str(tmp_path / 'atexit')!r}).write_text, 'done')\n"
+        f"sys.kept = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "sys.kept.write('done')\n"
+        "class Last:\n"
+        "    def __init__(self): self.itself = self\n"
+        f"    def __del__(self, write=Path({str(tmp_path / 'del')!r}).write_text): write('done')\n"
+        "last = Last()",
+        plain=True,
+    )
+    fresh_worker.send(fresh_worker.control, "shutdown_request", {"restart": False})
+    assert fresh_worker.wait_dead() == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ["atexit", "file", "del"], "done"
+    )
+
+
 def test_a_plain_clients_exit_ends_the_process(fresh_worker: Worker) -> None:
     fresh_worker.run("exit()", plain=True)
     assert fresh_worker.wait_dead() == 0

@@ -1,0 +1,49 @@
+"""The launcher by itself: where its tasks meet."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jupyter_pool.provisioning.launcher import Exited, Launched, Launcher, LaunchSpec, Worker
+from support.cells import DEADLINE
+from support.conditions import eventually, gone
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    launcher = Launcher(str(folder))
+    yield launcher
+    launcher.close()
+
+
+# A preload that breaks after a fork, so that the start is a plain one.
+@pytest.mark.parametrize("preload", [(), ("threaded",)], ids=["forked", "plain"])
+def test_a_worker_that_is_stopped_as_its_launch_ends_is_stopped(
+    launcher: Launcher, preload: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "threaded.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    workers: list[Worker] = []
+    news: queue.SimpleQueue[Launched | Exited] = queue.SimpleQueue()
+
+    def post(said: Launched | Exited) -> None:
+        if isinstance(said, Launched):
+            # From within its last step: the launch is complete before anybody could know.
+            launcher.stop(workers[0], kill=True)
+        news.put(said)
+
+    spec = LaunchSpec(None, str(tmp_path), dict(os.environ), preload)
+    workers.append(launcher.start("w1", spec, post))
+    launched = news.get(timeout=DEADLINE)
+    assert isinstance(launched, Launched)
+    assert launched.pid is not None
+    assert isinstance(news.get(timeout=DEADLINE), Exited)
+    eventually(gone([launched.pid]))
