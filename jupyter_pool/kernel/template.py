@@ -60,6 +60,7 @@ _USED_LATER = (
     "pure_eval",
     "pygments.console",
     "pygments.formatters.terminal256",
+    "pygments.styles.default",
     "stack_data",
     "tornado.platform.asyncio",
 )
