@@ -27,6 +27,9 @@ def _load_unlocked(spec):
     hook.begin(spec)
     try:
         return load(spec)
+    except BaseException as error:
+        hook.failed(spec, error)
+        raise
     finally:
         hook.end()
 
@@ -34,6 +37,9 @@ def _exec(spec, module):
     hook.begin(spec)
     try:
         return execute(spec, module)
+    except BaseException as error:
+        hook.failed(spec, error)
+        raise
     finally:
         hook.end()
 """
@@ -44,6 +50,9 @@ class ImportListener(Protocol):
 
     def loading(self, spec: ModuleSpec) -> None:
         """The code of this module is about to run, in any thread."""
+
+    def torn(self, spec: ModuleSpec) -> None:
+        """The code of this module was interrupted: what it had imported stays, itself it does not."""
 
     def import_begins(self) -> None:
         """The outermost import of the main thread begins."""
@@ -91,6 +100,14 @@ class ImportHook:
             if self._depth == 1:
                 with contextlib.suppress(Exception):
                     listener.import_begins()
+
+    def failed(self, spec: ModuleSpec, error: BaseException) -> None:
+        """Its code has raised."""
+        if not isinstance(error, Exception):
+            listener = self._listener
+            assert listener is not None
+            with contextlib.suppress(Exception):
+                listener.torn(spec)
 
     def end(self) -> None:
         """It is loaded, or has failed."""

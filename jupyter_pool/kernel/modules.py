@@ -99,6 +99,9 @@ class ModuleWatch:
             # Before the file is read: of an edit in between we only see too much, never too little.
             self._new[spec.name] = (file, _stamp(file))
 
+    def torn(self, spec: ModuleSpec) -> None:
+        """Of no interest."""
+
     def import_begins(self) -> None:
         """Of no interest."""
 

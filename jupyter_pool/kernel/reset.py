@@ -115,6 +115,8 @@ class Baseline:
         for name in self._untracked.keys() & sys.modules.keys():
             self._track(name)
         self._modules = ModuleTable()
+        #: A module whose import was interrupted, if there was one.
+        self._torn: str | None = None
         self.local_modules = ModuleWatch(preloaded)
         self.capture_place()
         self._steps: list[tuple[str, Callable[[], str | None]]] = [
@@ -182,6 +184,10 @@ class Baseline:
 
     def _track(self, module: str) -> None:
         self._tracked += self._untracked.pop(module)
+
+    def torn(self, spec: ModuleSpec) -> None:
+        """A module's code was interrupted."""
+        self._torn = spec.name
 
     def import_begins(self) -> None:
         """What changes from here on belongs to the module."""
@@ -281,6 +287,10 @@ class Baseline:
     def _restore_modules(self) -> str | None:
         self._modules.restore()
         self.local_modules.settle()
+        if self._torn is not None:
+            # Its submodules stay, without being its attributes when it is imported again; NumPy,
+            # for one, cannot be imported any more.
+            return f"the import of {self._torn} was interrupted"
         return None
 
 

@@ -6,7 +6,9 @@ import os
 import random
 import re
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from integration.kernel.kernel_client import Worker
@@ -87,6 +89,21 @@ def test_what_a_callback_of_ipythons_raises_is_shown_and_the_cell_runs(worker: W
         message["content"].get("ename") == "ZeroDivisionError" for message in answer.messages
     )
     assert answer.result == "'it ran'"
+
+
+def test_an_interrupted_import_costs_the_worker(fresh_worker: Worker, tmp_path: Path) -> None:
+    package = tmp_path / "torn"
+    package.mkdir()
+    (package / "part.py").touch()
+    (package / "__init__.py").write_text(
+        "from . import part\nprint('ready', flush=True)\nwhile True: pass\n"
+    )
+    request = fresh_worker.submit("import torn", path=[str(tmp_path), *sys.path])
+    fresh_worker.wait_for_text(request, "ready")
+    fresh_worker.interrupt()
+    answer = fresh_worker.finish(request)
+    assert answer.content["ename"] == "KeyboardInterrupt"
+    assert answer.report["recycle"] == "the import of torn was interrupted"
 
 
 def test_the_line_of_an_interrupt_is_told(worker: Worker) -> None:
