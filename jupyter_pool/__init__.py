@@ -15,6 +15,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from jupyter_pool.joblib_backend import register_when_imported
+
 if TYPE_CHECKING:
     from jupyter_pool.async_pool import AsyncKernelPool
     from jupyter_pool.errors import (
@@ -102,6 +104,9 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
+
+
+register_when_imported()
 
 
 def __dir__() -> list[str]:

@@ -20,6 +20,8 @@ from jupyter_pool.engine.holding import Holding
 from jupyter_pool.engine.request import Event, LoopSink, Request
 from jupyter_pool.engine.settle import settle
 from jupyter_pool.errors import PoolError
+from jupyter_pool.executor import AsyncCalls
+from jupyter_pool.handles import Handle
 
 if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus
@@ -30,10 +32,8 @@ __all__ = ["AsyncKernelPool", "AsyncLease", "AsyncPoolView"]
 OnOutput = Callable[[Event], None]
 
 
-class _AsyncRequests:
+class _AsyncRequests(AsyncCalls):
     """Making requests of a pool, with presets: what a pool and its views have in common."""
-
-    _presets: Mapping[str, Any] = {}
 
     @property
     def _pool(self) -> AsyncKernelPool:
@@ -106,6 +106,10 @@ class _AsyncRequests:
         driver = pool.running()
         driver.engine.post(lambda: driver.submit(request))
         return _result(driver, request, sink, check=self._preset("check", check, True))
+
+    async def put(self, value: Any) -> Handle:
+        """Store a value once for many requests; as `KernelPool.put`. It is pickled in this thread."""
+        return self._pool.running().put(value)
 
     async def execute_in_session(
         self, session_id: str, code: str, **options: Any
@@ -194,8 +198,16 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
             then killed. 0: at once. None: never.
         """
         driver = self.begin_close(now=timeout == 0)
-        if driver is None:
-            return
+        if driver is not None:
+            await self._see_closed(driver, timeout)
+
+    async def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more, finish what was submitted, stop; as `KernelPool.shutdown`."""
+        driver = self.begin_close(now=False, cancel_futures=cancel_futures)
+        if wait and driver is not None:
+            await self._see_closed(driver, None)
+
+    async def _see_closed(self, driver: Driver, timeout: float | None) -> None:
         loop = asyncio.get_running_loop()
         try:
             # The loop goes on meanwhile. If this task is cancelled the thread finishes alone.

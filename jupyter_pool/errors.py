@@ -21,6 +21,7 @@ the pool's own frames.
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class OperationTimeout(PoolError, TimeoutError):
         self.line = line
 
 
-class PoolNotAvailable(PoolError):
+class PoolNotAvailable(PoolError, RuntimeError):
     """There is no such pool, or it is closing, closed, or belongs to the parent process."""
 
     category = "resource_error"
@@ -313,7 +314,7 @@ class InvalidRequest(PoolError, ValueError, TypeError):
     type = "invalid_request"
 
 
-class SerializationError(PoolError, ValueError, TypeError):
+class SerializationError(PoolError, PicklingError, ValueError, TypeError):
     """A value cannot travel between processes; the message names it.
 
     ``context["variable"]`` is the variable's name and ``context["reason"]``

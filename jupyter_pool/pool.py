@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any
 from jupyter_pool.engine.calls import DEFAULT, Guarded, check_presets
 from jupyter_pool.engine.driver import Driver
 from jupyter_pool.engine.face import SETTLE_SLACK, PoolFace, prepare
-from jupyter_pool.engine.futures import FutureSink, PoolFuture, StreamingFutureSink
+from jupyter_pool.engine.futures import (
+    FutureSink,
+    PoolFuture,
+    StreamingFutureSink,
+    resolve_with,
+)
 from jupyter_pool.engine.health import HEALTH_TIMEOUT
 from jupyter_pool.engine.registry import get_pool, list_pools
 from jupyter_pool.engine.request import Mailbox
 from jupyter_pool.engine.settle import settle
 from jupyter_pool.engine.waiting import OnOutput, run
 from jupyter_pool.errors import PoolError
+from jupyter_pool.executor import Calls
+from jupyter_pool.handles import Handle
 from jupyter_pool.lease import Lease
 
 if TYPE_CHECKING:
@@ -32,10 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["KernelPool", "Lease", "PoolView", "get_pool", "list_pools"]
 
 
-class _Requests:
+class _Requests(Calls):
     """Making requests of a pool, with presets: what a pool and its views have in common."""
-
-    _presets: Mapping[str, Any] = {}
 
     @property
     def _pool(self) -> KernelPool:
@@ -173,8 +178,8 @@ class _Requests:
         pool = self._pool
         on_output = self._preset("on_output", on_output, None)
         show = Guarded(on_output, pool.log) if on_output is not None else None
-        finish = partial(settle, check=self._preset("check", check, True))
-        future = PoolFuture(pool.running().cancel_soon)
+        finish = resolve_with(partial(settle, check=self._preset("check", check, True)))
+        future: PoolFuture[ExecutionResult] = PoolFuture(pool.running().cancel_soon)
         sink = (
             FutureSink(future, finish, pool.callbacks)
             if show is None
@@ -204,6 +209,28 @@ class _Requests:
         future.request_id = request.id
         pool.tell(lambda driver: driver.submit(request))
         return future
+
+    def put(self, value: Any) -> Handle:
+        """Store a value once for many requests: the handle, given to one, arrives as the value.
+
+        ``data = pool.put(array)``, then ``pool.submit(f, data)`` or ``pool.execute("…",
+        inputs={"x": data})`` as often as wanted, also within other arguments and inputs. A worker is
+        sent the value at most once; each request gets it as it was put, to do with as it likes. On one
+        machine large arrays are in shared memory, once for all workers. Starts the pool if need be.
+
+        Returns
+        -------
+        Handle
+            ``delete()`` frees the value; so does letting go of the handle, or closing the pool.
+
+        Raises
+        ------
+        SerializationError, InvalidRequest
+            It cannot be pickled; the pool's kernel is not Python's.
+        PoolNotAvailable
+            The pool is closed.
+        """
+        return self._pool.running().put(value)
 
     def execute_in_session(self, session_id: str, code: str, **options: Any) -> ExecutionResult:
         """`execute` under a session's label."""
@@ -237,7 +264,8 @@ class _Requests:
         ----------
         presets
             timeout, checkout_timeout, session_id, retries, isolation, output_limit, seed,
-            on_output, check; as in `execute`.
+            on_output, check; as in `execute`. cancel_running: the ``cancel()`` of futures, and a
+            `map` that ends early, interrupt also what runs.
         """
         return PoolView(self._pool, {**self._presets, **check_presets(presets)})
 
@@ -270,9 +298,12 @@ class KernelPool(PoolFace, _Requests):
     Parameters
     ----------
     size
-        How many workers; by default the usable CPUs, at most 8.
+        How many workers; by default the usable CPUs, at most 8. Also as `max_workers`, which is
+        what other executors call it.
     **options
-        Any option of `PoolConfig`, such as ``overflow=2`` or ``kernel_name="bash"``.
+        Any option of `PoolConfig`, such as ``overflow=2`` or ``kernel_name="bash"``. `initializer`
+        and `initargs` as of other executors: called before each call of `submit` and each chunk of
+        `map`, as no request finds what another one has left.
 
     Raises
     ------
@@ -318,6 +349,21 @@ class KernelPool(PoolFace, _Requests):
         driver = self.begin_close(now=timeout == 0)
         if driver is not None:
             self.see_closed(driver, timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more, finish what was submitted, and stop the workers.
+
+        Parameters
+        ----------
+        wait
+            Return when all that is done; without it, it goes on meanwhile.
+        cancel_futures
+            Cancel what waits. What runs is finished, and so is what a worker that is starting is
+            about to take.
+        """
+        driver = self.begin_close(now=False, cancel_futures=cancel_futures)
+        if wait and driver is not None:
+            self.see_closed(driver, None)
 
     def __enter__(self) -> KernelPool:
         return self.start()

@@ -19,21 +19,66 @@ import io
 import keyword
 import pickle
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 from jupyter_pool.errors import InvalidRequest, SerializationError
 
-__all__ = ["Frame", "LazyOutputs", "check_names", "pack", "unpack"]
+__all__ = [
+    "Frame",
+    "LazyOutputs",
+    "Share",
+    "check_names",
+    "dump",
+    "load",
+    "pack",
+    "pack_alone",
+    "unpack",
+]
 
 Frame = bytes | bytearray | memoryview
+#: Gives back the same frames, some of them in shared memory (see `shared.SharedMemory.share_large`).
+Share = Callable[[Iterable[Any]], list[Any]]
 
 # A frame of its own costs a few microseconds on both sides, as much as copying
 # this many bytes once.
 _OUT_OF_BAND_FROM = 1 << 16  # bytes
 
 
-def pack(values: Mapping[str, Any], *, snapshot: bool = False) -> list[bytes | memoryview]:
+def dump(value: Any, *, snapshot: bool = False, share: Share | None = None) -> list[Any]:
+    """Serialise one value; parameters and frames as of `pack`.
+
+    Raises
+    ------
+    Exception
+        Whatever pickling raises.
+    """
+    frames: list[Any] = _dump(value)
+    if share is not None:
+        frames = share(frames)  # in shared memory it is a copy already
+    if snapshot:
+        frames = [_copied(frame) if isinstance(frame, memoryview) else frame for frame in frames]
+    return frames
+
+
+def load(frames: Sequence[Any], *, main_globals: dict[str, Any] | None = None) -> Any:
+    """The value that `dump` put into these frames; parameters as of `unpack`.
+
+    Raises
+    ------
+    Exception
+        Whatever unpickling raises.
+    """
+    head, *buffers = (memoryview(getattr(frame, "buffer", frame)) for frame in frames)
+    writable = [bytearray(view) if view.readonly else view for view in buffers]
+    if main_globals is None:
+        return pickle.loads(head, buffers=writable)
+    return _MainUnpickler(io.BytesIO(head), buffers=writable, main=main_globals).load()
+
+
+def pack(
+    values: Mapping[str, Any], *, snapshot: bool = False, share: Share | None = None
+) -> list[Any]:
     """Serialise named values.
 
     Parameters
@@ -44,6 +89,8 @@ def pack(values: Mapping[str, Any], *, snapshot: bool = False) -> list[bytes | m
         Copy the large buffers. Without it the frames after the first are views
         of the values' own memory: whoever changes an array in place before the
         frames are sent changes what is sent.
+    share
+        What moves the large frames to shared memory; that is a copy, too.
 
     Returns
     -------
@@ -57,12 +104,35 @@ def pack(values: Mapping[str, Any], *, snapshot: bool = False) -> list[bytes | m
         Names the variable that cannot be pickled, and why.
     """
     try:
-        frames = _dump(dict(values))
+        return dump(dict(values), snapshot=snapshot, share=share)
+    except InvalidRequest:
+        raise
     except Exception as error:
         raise _name_culprit(values, error) from error
-    if snapshot:
-        return [frames[0], *(memoryview(bytearray(frame)) for frame in frames[1:])]
-    return frames
+
+
+def pack_alone(value: Any, share: Share | None = None) -> list[Any]:
+    """Serialise one value that has no name, as it is now.
+
+    Raises
+    ------
+    SerializationError
+        Says why it cannot be pickled.
+    """
+    try:
+        return dump(value, snapshot=True, share=share)
+    except InvalidRequest:
+        raise
+    except Exception as error:
+        reason = _explain_dumping(error)
+        raise SerializationError(
+            f"this {type(value).__name__} cannot be sent to another process: {reason}",
+            context={"reason": reason, "value_type": type(value).__name__},
+        ) from error
+
+
+def _copied(frame: memoryview) -> memoryview:
+    return memoryview(bytearray(frame))
 
 
 def unpack(frames: Sequence[Any], *, main_globals: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -89,12 +159,7 @@ def unpack(frames: Sequence[Any], *, main_globals: dict[str, Any] | None = None)
     if not frames:
         raise SerializationError("there is no data to unpack")
     try:
-        head, *buffers = (memoryview(getattr(frame, "buffer", frame)) for frame in frames)
-        writable = [bytearray(view) if view.readonly else view for view in buffers]
-        if main_globals is None:
-            values = pickle.loads(head, buffers=writable)
-        else:
-            values = _MainUnpickler(io.BytesIO(head), buffers=writable, main=main_globals).load()
+        values = load(frames, main_globals=main_globals)
     except Exception as error:
         reason = _explain_loading(error)
         raise SerializationError(
@@ -232,7 +297,7 @@ def _make_at_home(
     return make(code, main if at_home else own_globals, *rest)
 
 
-def _dump(values: dict[str, Any]) -> list[bytes | memoryview]:
+def _dump(value: Any) -> list[bytes | memoryview]:
     import cloudpickle
 
     buffers: list[memoryview] = []
@@ -244,7 +309,7 @@ def _dump(values: dict[str, Any]) -> list[bytes | memoryview]:
         buffers.append(view)
         return False
 
-    head: bytes = cloudpickle.dumps(values, protocol=5, buffer_callback=keep_out)
+    head: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=keep_out)
     return [head, *buffers]
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "WorkerDied",
     "WorkerId",
     "WorkerReady",
+    "WorkerSpent",
     "WorkerStartFailed",
     "WorkerStopped",
     "WorkerUnresponsive",
@@ -230,6 +231,14 @@ class MemoryExceeded:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSpent:
+    """A worker says, apart from any answer, that it should be replaced before it serves again."""
+
+    worker_id: WorkerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerUnresponsive:
     """An idle worker has not answered a health check in time."""
 
@@ -262,6 +271,7 @@ Event: TypeAlias = (
     | WorkerStopped
     | ProtocolViolation
     | MemoryExceeded
+    | WorkerSpent
     | WorkerUnresponsive
     | Tick
 )

@@ -111,6 +111,10 @@ class PoolCore:
         count = self._staff.roster.count
         return {state: count(state) for state in WorkerState if state is not WorkerState.GONE}
 
+    def count(self, state: WorkerState) -> int:
+        """How many workers are in one state."""
+        return self._staff.roster.count(state)
+
     def queue_position(self, request_id: RequestId) -> int | None:
         """How many are ahead of it, 0 for the next; `None` if it waits for no worker. O(waiters)."""
         request = self._desk.requests.get(request_id)
@@ -307,6 +311,11 @@ class PoolCore:
             worker, StopReason.MEMORY_LIMIT, Outcome.MEMORY_LIMIT_EXCEEDED, event.reason, now
         )
 
+    def _worker_spent(self, event: ev.WorkerSpent, now: float) -> None:
+        worker = self._workers.get(event.worker_id)
+        if worker is not None and worker.state is not WorkerState.STOPPING:
+            self._staff.retire(worker, StopReason.RECYCLED, event.reason, now)
+
     def _worker_unresponsive(self, event: ev.WorkerUnresponsive, now: float) -> None:
         # One that has got something to do meanwhile answers by doing it, or runs into its timeout.
         worker = self._workers.get(event.worker_id)
@@ -400,6 +409,7 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.ResetDone: PoolCore._reset_done,
     ev.ProtocolViolation: PoolCore._protocol_violation,
     ev.MemoryExceeded: PoolCore._memory_exceeded,
+    ev.WorkerSpent: PoolCore._worker_spent,
     ev.WorkerUnresponsive: PoolCore._worker_unresponsive,
     ev.Tick: PoolCore._tick,
 }

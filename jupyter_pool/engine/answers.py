@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 def busy_workers(driver: Driver) -> int:
     """How many workers are taken: by a request, a lease, or one that is being interrupted."""
-    counts = driver.core.counts()
-    taken = (WorkerState.BUSY, WorkerState.LEASED, WorkerState.INTERRUPTING)
-    return sum(counts.get(state, 0) for state in taken)
+    count = driver.core.count
+    return count(WorkerState.BUSY) + count(WorkerState.LEASED) + count(WorkerState.INTERRUPTING)
 
 
 def wait_info(driver: Driver, request: Request) -> WaitInfo:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jupyter_pool.calling import PackedCall, PackedFunction, pack_call, pack_chunk, pack_function
 from jupyter_pool.config import LEAST_OUTPUT, PoolConfig, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
-from jupyter_pool.serialize import check_names, pack
+from jupyter_pool.kernel.functions import digest
+from jupyter_pool.serialize import check_names, dump, pack
+from jupyter_pool.shared import Segment
 
 from .log import PoolLog
 from .request import Event, Request, Sink
 
 if TYPE_CHECKING:
+    from jupyter_pool.handles import Stored
+
     from .driver import Driver
 
 
@@ -42,7 +47,7 @@ REQUEST_PRESETS = (
     "seed",
 )
 #: All that it may preset: also what the caller gets of it.
-PRESETS = (*REQUEST_PRESETS, "on_output", "check")
+PRESETS = (*REQUEST_PRESETS, "on_output", "check", "cancel_running")
 
 ISOLATIONS = ("namespace", "process", "none")
 
@@ -74,6 +79,8 @@ def _parsed(name: str, parse: Callable[[Any], _T], value: Any) -> _T:
 
 
 def _time(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
     seconds = _parsed(name, parse_time, value)
     if seconds == 0 and name == "timeout":
         raise InvalidRequest("timeout: 0 leaves no time to run; give more, or None for no limit")
@@ -81,6 +88,8 @@ def _time(name: str, value: Any) -> float | None:
 
 
 def _size(name: str, value: Any, least: int) -> int | None:
+    if type(value) is int and value >= least:
+        return value
     size = _parsed(name, parse_size, value)
     if size is not None and size < least:
         raise InvalidRequest(
@@ -147,7 +156,12 @@ def make_request(
         raise InvalidRequest(
             f"seed={seed!r} is not possible: it takes a whole number from 0 to 2**32 - 1"
         )
-    frames = pack(inputs, snapshot=snapshot) if inputs else ()
+    frames: Sequence[Any] = ()
+    puts: Sequence[Stored] = ()
+    if inputs:
+        with driver.puts.needed() as needed:
+            frames = pack(inputs, snapshot=snapshot, share=driver.share)
+        puts = tuple(needed.values())
     request_id = driver.engine.new_id()
     return Request(
         id=request_id,
@@ -156,6 +170,7 @@ def make_request(
         # A session's requests take turns with others; each anonymous one is a group of its own.
         group=group if group is not None else session_id or request_id,
         frames=frames,
+        puts=puts,
         outputs=tuple(names),
         session_id=session_id,
         timeout=_time("timeout", timeout),
@@ -169,6 +184,110 @@ def make_request(
         lease=lease,
         is_lease=is_lease,
     )
+
+
+def check_callable(driver: Driver, fn: object) -> None:
+    """Raise InvalidRequest if it is no function, or the pool's kernel does not take any."""
+    if not callable(fn) and not isinstance(fn, PackedFunction | PackedCall):
+        raise InvalidRequest(f"{fn!r} cannot be called: submit and map take a function")
+    if driver.foreign:
+        raise InvalidRequest(
+            f"submit and map work with the pool's own Python kernel, not with "
+            f"{driver.config.kernel_name!r}: use execute or submit_code"
+        )
+
+
+def place_function(driver: Driver, fn: Callable[..., Any] | PackedFunction) -> PackedFunction:
+    """Pickle a function for the workers, unless it is packed.
+
+    One that brings large arrays along is stored like a value that was put: once for all its calls, and
+    for all workers.
+
+    Raises
+    ------
+    SerializationError, InvalidRequest
+        It cannot be pickled; it refers to a handle that is none of this pool's.
+    """
+    if isinstance(fn, PackedFunction):
+        return fn
+    with driver.puts.needed() as needed:
+        packed = pack_function(fn)
+        if len(packed.frames) > 1:
+            frames = driver.share(packed.frames)
+            if any(isinstance(frame, Segment) for frame in frames):
+                # Its pickle is now the handle's, which in a worker means what those frames mean.
+                packed = PackedFunction(dump(driver.puts.keep(frames)), packed.name)
+    if needed:
+        packed = PackedFunction(packed.frames, packed.name, tuple(needed.values()))
+    return packed
+
+
+def place_chunk(
+    driver: Driver,
+    function: PackedFunction,
+    items: Sequence[Any],
+    budget: float | None,
+    *,
+    star: bool,
+) -> PackedCall:
+    """Pickle many calls of a function for the workers; parameters and errors as of `pack_chunk`."""
+    with driver.puts.needed() as needed:
+        call = pack_chunk(function, items, budget, star=star, share=driver.share)
+    call.puts = tuple({*function.puts, *needed.values()})
+    return call
+
+
+def make_call(
+    driver: Driver,
+    sink: Sink,
+    fn: Callable[..., Any] | PackedFunction | PackedCall,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    snapshot: bool = False,
+    **options: Any,
+) -> Request:
+    """Check and pack a function call, unless it is packed; options are those of `make_request`.
+
+    Raises
+    ------
+    InvalidRequest
+        Not a function; or the pool runs a kernel that is not Python's.
+    SerializationError
+        The function or its arguments cannot be pickled.
+    """
+    check_callable(driver, fn)
+    if isinstance(fn, PackedCall):
+        call = fn
+    else:
+        function = place_function(driver, fn)
+        with driver.puts.needed() as needed:
+            call = pack_call(function, args, kwargs or {}, snapshot=snapshot, share=driver.share)
+        call.puts = tuple({*function.puts, *needed.values()})
+    request = make_request(driver, sink, "", **options)
+    request.frames = [*call.function, *call.arguments]
+    request.puts = call.puts
+    request.split = len(call.function)
+    request.function = _name_large(call.function)
+    return request
+
+
+#: Functions from this size on, in bytes, are sent to a worker once and kept there.
+_KEPT_FROM = 4096
+#: The frames that were named last: those of a map are the same for all its calls.
+_last_named: tuple[Sequence[Any], str] = ((), "")
+
+
+def _name_large(function: Sequence[Any]) -> str | None:
+    """The name of a function by its content, if it is large; else it is sent each time."""
+    global _last_named
+    if sum(memoryview(frame).nbytes for frame in function) < _KEPT_FROM:
+        return None
+    frames, name = _last_named
+    if frames is not function:
+        name = digest(function)
+        _last_named = (function, name)
+    return name
 
 
 class Guarded:

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -58,10 +58,12 @@ from jupyter_pool.core import (
     WorkerUnresponsive,
 )
 from jupyter_pool.core.state import SEATED
-from jupyter_pool.errors import PoolError, PoolNotAvailable
+from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable
+from jupyter_pool.handles import Handle, Puts
 from jupyter_pool.provisioning.launcher import Exited, Launched, LaunchSpec
 from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.reports import HealthReport
+from jupyter_pool.serialize import pack_alone
 
 from .accounting import Accounting
 from .answers import busy_workers
@@ -117,6 +119,9 @@ class Driver:
         self.serial = next(_serials)
         self.config = config
         self.foreign = config.kernel_name is not None
+        #: Where workers on this machine find large frames; None: there is no such place.
+        self.shared = None if engine is None or self.foreign else engine.shared
+        self.puts = Puts(name, "" if engine is None else f"{engine.token}-{self.serial}")
         self.surroundings = Surroundings(config.cwd, config.env)
         self._cpus = usable_cpus()
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
@@ -219,13 +224,50 @@ class Driver:
         """Give up a request; unknown ids are requests that have ended."""
         self.feed(Cancel(request_id))
 
-    def cancel_soon(self, request_id: str) -> None:
-        """`cancel`, from any thread."""
-        self.engine.post(lambda: self.cancel(request_id))
+    def cancel_soon(self, request_id: str, running: bool = True) -> None:
+        """`cancel`, from any thread; without `running` only if it still waits."""
+        self.engine.post(lambda: self.cancel(request_id) if running else self.withdraw(request_id))
+
+    def withdraw(self, request_id: str) -> None:
+        """Cancel a request that no worker has got yet."""
+        request = self.requests.get(request_id)
+        if request is not None and request.first_dispatched is None:
+            self.cancel(request_id)
+
+    def withdraw_all(self, which: Callable[[Request], bool]) -> None:
+        """Cancel what waits, but for those requests that starting workers are about to take."""
+        starting = self.core.counts().get(WorkerState.STARTING, 0)
+        waiting = [
+            request
+            for request in self.requests.values()
+            if request.first_dispatched is None and which(request)
+        ]
+        for request in waiting[starting:]:
+            self.cancel(request.id)
 
     def return_lease(self, lease_id: str) -> None:
         """The holder of a lease is done with it."""
         self.feed(ReturnLease(lease_id))
+
+    def share(self, frames: Iterable[Any]) -> list[Any]:
+        """Move the large frames to shared memory, from any thread."""
+        return list(frames) if self.shared is None else self.shared.share_large(frames)
+
+    def put(self, value: Any) -> Handle:
+        """Store a value for many requests, from any thread.
+
+        Raises
+        ------
+        InvalidRequest
+            The pool's kernel is not Python's, or there is a handle in the value.
+        SerializationError
+            The value cannot be pickled.
+        """
+        if self.foreign:
+            raise InvalidRequest(
+                f"put works with the pool's own Python kernel, not with {self.config.kernel_name!r}"
+            )
+        return self.puts.put(lambda: pack_alone(value, self.share))
 
     def envelope(self, request: Request) -> dict[str, Any]:
         """What our kernel is told beside the code."""
@@ -269,13 +311,16 @@ class Driver:
         request.worker_id = command.worker_id
         request.attempt = command.attempt
         self.log(logging.DEBUG, "request goes to worker %d", command.worker_id, request=request)
+        first = request.first_dispatched is None
+        if first and not request.sink.granted(command.worker_id):
+            self.engine.janitor.clear(request)
+            request.blank()
         if not request.is_lease:
             self.links[command.worker_id].run(request)
-        if request.first_dispatched is None:
+        if first:
             request.first_dispatched = time.monotonic()
             if not request.is_lease:
                 self.accounting.waits.add(request.first_dispatched - request.created)
-            request.sink.granted(command.worker_id)
         self._watch_memory(command.worker_id)
 
     def _interrupt(self, command: Interrupt) -> None:
@@ -301,10 +346,11 @@ class Driver:
             self._reason(command),
             command.clean,
             now,
-            self._facts(command),
+            {} if went_well(command, flight) else self._facts(command),
         )
         self._count(completion)
         self._log_end(completion)
+        self.engine.janitor.clear(request)
         request.sink.finish(completion)
 
     def _log_end(self, completion: Completion) -> None:
@@ -544,6 +590,7 @@ class Driver:
     def _end(self) -> None:
         if self.memory is not None:
             self.memory.close()
+        self.puts.close()
         self.closed.set()
 
     def wait_closed(self, timeout: float | None) -> bool:
@@ -609,6 +656,12 @@ class Driver:
     def health_check(self, timeout: float, answer: Callable[[HealthReport], None]) -> None:
         """Have every idle worker answer within `timeout` seconds, then report."""
         HealthCheck(self, list(self.links.values()), timeout, answer)
+
+
+def went_well(command: Finish, flight: Flight | None) -> bool:
+    """Whether no error will have to be explained."""
+    reply = flight.reply if flight is not None else None
+    return command.outcome is Outcome.DONE and (reply is None or succeeded(reply))
 
 
 def _left(deadline: float | None) -> float:

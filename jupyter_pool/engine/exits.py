@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _open: weakref.WeakSet[PoolFace] = weakref.WeakSet()
 _pid = os.getpid()
+_over = False
+
+
+def is_over() -> bool:
+    """Whether this process is about to end, and takes nothing more."""
+    return _over
 
 
 def remember(pool: PoolFace) -> None:
@@ -30,8 +36,10 @@ def forget(pool: PoolFace) -> None:
 
 
 def _close_all() -> None:
+    global _over
     if os.getpid() != _pid:
         return
+    _over = True
     closing = [(pool, pool.begin_close(now=False)) for pool in list(_open)]
     for pool, driver in closing:
         if driver is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,9 @@ from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, Wor
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits
-from .calls import DEFAULT, REQUEST_PRESETS, Guarded, make_request
+from .calls import DEFAULT, REQUEST_PRESETS, Guarded, make_call, make_request
 from .driver import Driver
-from .futures import CallbackThread, StreamingFutureSink
+from .futures import CallbackThread, FutureSink, StreamingFutureSink
 from .health import HEALTH_TIMEOUT
 from .log import PoolLog
 from .loop import Engine
@@ -28,6 +29,7 @@ from .memory import measure, resident
 from .registry import register, unregister
 
 if TYPE_CHECKING:
+    from jupyter_pool.calling import PackedCall
     from jupyter_pool.reports import (
         HealthReport,
         PoolStats,
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
         WorkerInfo,
     )
 
+    from .mapping import Mapping as MapRun
     from .request import Request, Sink
+    from .showing import CallOutput
 
 #: How much longer than the interrupt's grace a cancelled request or a forced close may take,
 #: in seconds: the worker is killed, its last words read, its session searched.
@@ -49,6 +53,15 @@ class PoolFace:
     """A pool as its owner holds it. The driver on the I/O thread comes with first use."""
 
     def __init__(self, size: int | None = None, **options: Any) -> None:
+        if "max_workers" in options:  # what other executors call it
+            workers = options.pop("max_workers")
+            if size is None and isinstance(workers, int) and workers < 1:
+                raise InvalidRequest(f"max_workers must be greater than 0, not {workers}")
+            size = workers if size is None else size
+        #: Called before a call, in its request: a request finds nothing that another one left.
+        self.initializer: Callable[[], object] | None = initializer_from(
+            options.pop("initializer", None), options.pop("initargs", ())
+        )
         if size is not None:
             options["size"] = size
         #: The validated options.
@@ -58,6 +71,9 @@ class PoolFace:
         self.name: str = register(self, self.config.name)
         self.log = PoolLog(self.name)
         self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
+        #: Shows what calls print.
+        self.shower = CallbackThread(f"jupyter_pool output of {self.name}")
+        self._mappings: set[MapRun] = set()
         #: Futures whose `on_output` has not seen everything yet, each with a thread of its own.
         self.streaming: set[StreamingFutureSink] = set()
         self._pid = os.getpid()
@@ -76,6 +92,12 @@ class PoolFace:
             state = repr(self._driver.core)
         return f"<{type(self).__name__} {self.name!r}: {state}>"
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # In a worker, calls of a call would wait for the workers that wait for them.
+        raise TypeError(
+            f"a pool stays in its process: make one of its own there, with {type(self).__name__}()"
+        )
+
     # -- life --------------------------------------------------------------------------------
 
     def check_open(self) -> None:
@@ -88,6 +110,11 @@ class PoolFace:
         if self._closed:
             raise PoolNotAvailable(
                 f"pool {self.name!r} is closed; a closed pool stays closed: make a new one",
+                context={"pool": self.name},
+            )
+        if exits.is_over():
+            raise PoolNotAvailable(
+                f"pool {self.name!r} takes nothing more: this process is ending",
                 context={"pool": self.name},
             )
 
@@ -115,21 +142,49 @@ class PoolFace:
                 driver.engine.post(driver.watch_health)
                 exits.remember(self)
                 # A pool that nobody holds any more must not keep its workers.
-                self._finalizer = weakref.finalize(self, _abandoned, driver, self.name)
+                threads = (self.shower, self.callbacks)
+                self._finalizer = weakref.finalize(self, _abandoned, driver, self.name, threads)
                 self._finalizer.atexit = False
 
-    def begin_close(self, *, now: bool) -> Driver | None:
-        """Accept nothing more; with `now` cancel what is queued and runs. None: nothing to close."""
+    def begin_close(self, *, now: bool, cancel_futures: bool = False) -> Driver | None:
+        """Accept nothing more. None: nothing to close.
+
+        With `now` cancel what is queued and runs, with `cancel_futures` the calls that wait.
+        """
         if os.getpid() != self._pid:
             return None  # the parent's pool is the parent's to close
         with self._lock:
             self._closed = True
             driver = self._driver
+            mappings = list(self._mappings)
         unregister(self)
-        if driver is not None:
-            self._finalizer.detach()
+        if driver is None:
+            return None
+        self._finalizer.detach()
+        for mapping in mappings:
+            if now or cancel_futures:
+                mapping.cancel_rest()
+            else:
+                mapping.close()
+        if cancel_futures:
+            driver.engine.post(lambda: driver.withdraw_all(_is_future))
+        if now or not mappings:
             driver.engine.post(lambda: driver.close(cancel_queued=now, cancel_running=now))
         return driver
+
+    def mapping_begins(self, mapping: MapRun) -> None:
+        """The pool stays open for it until `mapping_ended`."""
+        with self._lock:
+            self.check_open()
+            self._mappings.add(mapping)
+
+    def mapping_ended(self, mapping: MapRun) -> None:
+        """It sends nothing more; a pool that is closing may go on with that."""
+        with self._lock:
+            self._mappings.discard(mapping)
+            driver = self._driver if self._closed and not self._mappings else None
+        if driver is not None:
+            driver.engine.post(lambda: driver.close(cancel_queued=False, cancel_running=False))
 
     def see_closed(self, driver: Driver, timeout: float | None) -> None:
         """Wait until the last worker is gone; what runs for longer than `timeout` is given up.
@@ -169,6 +224,7 @@ class PoolFace:
         deadline = time.monotonic() + patience
         for sink in list(self.streaming):
             sink.close(deadline, besides=self._closing)
+        self.shower.close(deadline, besides=self._closing)
         self.callbacks.close(deadline, besides=self._closing)
         driver.engine.join(SETTLE_SLACK)
 
@@ -241,6 +297,25 @@ class PoolFace:
         self.tell(lambda driver: driver.cancel(request_id))
 
 
+def initializer_from(initializer: Any, initargs: Any) -> Callable[[], object] | None:
+    """What is to be called, if anything.
+
+    Raises
+    ------
+    InvalidRequest
+        It cannot be called.
+    """
+    if initializer is None:
+        return None
+    if not callable(initializer):
+        raise InvalidRequest(f"initializer={initializer!r} is not possible: it takes a function")
+    if getattr(initializer, "__name__", "") == "set_lock" and "tqdm" in sys.modules:
+        # tqdm hands its own executors the lock of its progress bars, which cannot be pickled and is
+        # not wanted: a worker's bars are written here, by one thread.
+        return None
+    return partial(initializer, *initargs)
+
+
 def prepare(
     pool: PoolFace,
     presets: Mapping[str, Any],
@@ -255,17 +330,51 @@ def prepare(
 
     `limits`: whether the configured timeouts hold where none is given. `show`: who sees its outputs.
     """
-    driver = pool.running()
+    options = _merge(pool, presets, given)
+    if limits:
+        options.setdefault("timeout", pool.config.operation_timeout)
+        options.setdefault("checkout_timeout", pool.config.checkout_timeout)
+    return _make(pool, options, show, lambda: make_request(pool.running(), sink, code, **options))
+
+
+def prepare_call(
+    pool: PoolFace,
+    driver: Driver,
+    presets: Mapping[str, Any],
+    sink: Sink,
+    fn: Callable[..., Any] | PackedCall,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    show: Guarded | CallOutput | None = None,
+    **given: Any,
+) -> Request:
+    """As `prepare`, for a function call, which has no time limits unless preset."""
+    options = _merge(pool, presets, given)
+    return _make(pool, options, show, lambda: make_call(driver, sink, fn, args, kwargs, **options))
+
+
+def _is_future(request: Request) -> bool:
+    return isinstance(request.sink, FutureSink)
+
+
+def _merge(pool: PoolFace, presets: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not DEFAULT}
     for name in REQUEST_PRESETS:
         if name in presets:
             options.setdefault(name, presets[name])
     options.setdefault("output_limit", pool.config.output_limit)
-    if limits:
-        options.setdefault("timeout", pool.config.operation_timeout)
-        options.setdefault("checkout_timeout", pool.config.checkout_timeout)
+    return options
+
+
+def _make(
+    pool: PoolFace,
+    options: Mapping[str, Any],
+    show: Guarded | CallOutput | None,
+    make: Callable[[], Request],
+) -> Request:
     try:
-        request = make_request(driver, sink, code, **options)
+        request = make()
     except PoolError as error:
         where = {"pool": pool.name, "session_id": options.get("session_id")}
         error.context = {**where, **error.context}
@@ -307,12 +416,21 @@ def _measured(worker: WorkerInfo) -> WorkerInfo:
     )
 
 
-def _abandoned(driver: Driver, name: str) -> None:
+def _abandoned(driver: Driver, name: str, threads: tuple[CallbackThread, ...]) -> None:
+    """Nobody holds the pool any more. What was submitted is finished, as by other executors."""
     if os.getpid() != driver.engine.pid:
         return
-    driver.engine.post(lambda: driver.close(cancel_queued=True, cancel_running=True))
+
+    def close() -> None:
+        driver.wait_closed(None)
+        for thread in threads:
+            thread.close()
+
+    driver.engine.post(lambda: driver.close(cancel_queued=False, cancel_running=False))
+    # No daemon: the process ends after it. Finalizers may run in any thread, so here none waits.
+    threading.Thread(target=close, name="jupyter_pool close").start()
     warnings.warn(
-        f"pool {name!r} was dropped without close(); its workers are stopped",
+        f"pool {name!r} was dropped without close(); its workers are stopped when they are done",
         ResourceWarning,
         stacklevel=2,
     )

@@ -12,11 +12,23 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import CANCELLED, RUNNING
+from functools import partial
+from typing import Any, TypeVar
+
+from jupyter_pool.core import Outcome
 
 from .log import LOGGER
 from .request import Completion, Event
+from .settle import call_failed, settle_call
+
+_T = TypeVar("_T")
+
+#: Ends of a request that was taken out of the queue.
+_WITHDRAWN = (Outcome.CANCELLED, Outcome.CLOSED)
+
+_NOT_OPENED = Exception("not unpickled yet")
 
 
 class CallbackThread:
@@ -35,6 +47,13 @@ class CallbackThread:
                 self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
                 self._thread.start()
         self._queue.put(call)
+
+    def flush(self, timeout: float) -> None:
+        """Wait, at most so many seconds, until what was handed in has run."""
+        if self._thread not in (None, threading.current_thread()):
+            done = threading.Event()
+            self.run(done.set)
+            done.wait(timeout)
 
     def _main(self) -> None:
         while (call := self._queue.get()) is not None:
@@ -63,23 +82,83 @@ class CallbackThread:
         return True
 
 
-class PoolFuture(Future[Any]):
-    """A future whose `cancel` reaches the pool and whose callbacks stay off the I/O thread."""
+class PoolFuture(Future[_T]):
+    """A future whose `cancel` reaches the pool and whose callbacks stay off the I/O thread.
+
+    Parameters
+    ----------
+    cancel
+        Has the pool cancel a request, by its id; one that runs only if told so.
+    cancel_running
+        `cancel` also interrupts what runs. Without it, it answers False then (PEP 3148).
+    """
 
     #: The request's id, as in `ExecutionResult.request_id`.
     request_id = ""
 
-    def __init__(self, cancel: Callable[[str], None]) -> None:
+    def __init__(
+        self, cancel: Callable[[str, bool], None], *, cancel_running: bool = False
+    ) -> None:
         super().__init__()
         self._cancel_request = cancel
+        #: What the parameter `cancel_running` says.
+        self.cancels_running = cancel_running
         self._callback_thread: CallbackThread | None = None
+        self._sealed: Callable[[], _T] | None = None
+        self._opening = threading.RLock()
 
     def cancel(self) -> bool:
-        """Cancel the request if it still waits for a worker (PEP 3148)."""
-        cancelled = super().cancel()
-        if cancelled:
-            self._cancel_request(self.request_id)
-        return cancelled
+        """Cancel the request: one that waits never runs; for one that runs see `cancel_running`."""
+        if super().cancel():
+            self._cancel_request(self.request_id, False)
+        elif self.cancels_running and self._cancel_running():
+            self._cancel_request(self.request_id, True)
+        else:
+            return False
+        return True
+
+    def _cancel_running(self) -> bool:
+        """Make a running future a cancelled one; its request is interrupted meanwhile."""
+        with self._condition:
+            if self._state != RUNNING:
+                return False
+            self._state = CANCELLED
+            # Tells those who wait() and makes it final.
+            self.set_running_or_notify_cancel()
+            self._condition.notify_all()
+        self._invoke_callbacks()
+        return True
+
+    def result(self, timeout: float | None = None) -> _T:
+        """The value, unpickled by the first thread that asks; or what the call raised."""
+        if self._sealed is not None or not self.done():
+            self._open(timeout)
+        try:
+            return super().result(0)
+        finally:
+            del self  # an exception's traceback holds this frame, and we hold the exception
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised, or None."""
+        if self._sealed is not None or not self.done():
+            self._open(timeout)
+        return super().exception(0)
+
+    def _open(self, timeout: float | None) -> None:
+        super().exception(timeout)  # waits
+        if self._sealed is None:
+            return
+        with self._opening:
+            sealed = self._sealed
+            if sealed is None:  # another thread was first
+                return  # type: ignore[unreachable]
+            try:
+                self._result, self._exception = sealed(), None
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and error.__cause__ is None:
+                    raise  # somebody's Ctrl-C, not the call's: ask again
+                self._result, self._exception = None, error
+            self._sealed = None
 
     # The one hook that Future has for this (unchanged since Python 3.2).
     def _invoke_callbacks(self) -> None:
@@ -95,9 +174,59 @@ class PoolFuture(Future[Any]):
         try:
             result = make()
         except BaseException as error:  # noqa: BLE001 - it is handed on
-            self.set_exception(error)
+            self._end(partial(self.set_exception, error))
         else:
-            self.set_result(result)
+            self._end(partial(self.set_result, result))
+
+    def seal(
+        self, opener: Callable[[], _T], *, failed: bool, callbacks: CallbackThread | None = None
+    ) -> None:
+        """Set what `opener` returns or raises when somebody asks, in the thread of that one."""
+        self._callback_thread = callbacks
+        self._sealed = opener
+        # Whoever waits for the first exception must know.
+        if failed:
+            self._end(partial(self.set_exception, _NOT_OPENED))
+        else:
+            self._end(partial(self.set_result, None))  # type: ignore[arg-type]
+
+    def _end(self, end: Callable[[], None]) -> None:
+        try:
+            end()
+        except InvalidStateError:  # cancelled while it ran
+            self._sealed = None
+
+    def drop(self, callbacks: CallbackThread | None = None) -> None:
+        """Cancelled by the pool: whoever waits is told so."""
+        self._callback_thread = callbacks
+        self._cancel_running()
+
+
+Resolve = Callable[[PoolFuture[Any], Completion, "CallbackThread | None"], None]
+
+
+def resolve_with(settle: Callable[[Completion], Any]) -> Resolve:
+    """How a cell's future ends: with what `settle` returns or raises."""
+
+    def resolve(
+        future: PoolFuture[Any], completion: Completion, callbacks: CallbackThread | None
+    ) -> None:
+        future.resolve(lambda: settle(completion), callbacks)
+
+    return resolve
+
+
+def resolve_call(
+    future: PoolFuture[Any], completion: Completion, callbacks: CallbackThread | None
+) -> None:
+    """How a call's future ends: what came back is unpickled by whoever asks."""
+    request = completion.request
+    if request.first_dispatched is None and completion.outcome in _WITHDRAWN:
+        future.drop(callbacks)
+    else:
+        request.frames = ()
+        failed = call_failed(completion)
+        future.seal(partial(settle_call, completion), failed=failed, callbacks=callbacks)
 
 
 class FutureSink:
@@ -106,23 +235,20 @@ class FutureSink:
     wants_output = False
 
     def __init__(
-        self,
-        future: PoolFuture,
-        settle: Callable[[Completion], Any],
-        callbacks: CallbackThread,
+        self, future: PoolFuture[Any], resolve: Resolve, callbacks: CallbackThread
     ) -> None:
         self._future = future
-        self._settle = settle
+        self._resolve = resolve
         self._callbacks = callbacks
         self._granted = False
 
     def output(self, event: Event) -> None:
         """Not wanted."""
 
-    def granted(self, worker_id: int) -> None:
+    def granted(self, worker_id: int) -> bool:
         """Dispatched: from now on PEP 3148's `cancel` answers False."""
         self._granted = True
-        self._future.set_running_or_notify_cancel()
+        return self._future.set_running_or_notify_cancel()
 
     def finish(self, completion: Completion) -> None:
         self._end(completion, self._callbacks)
@@ -131,7 +257,39 @@ class FutureSink:
         # The first call tells those who wait() that it was cancelled; a second one is an error.
         wanted = self._granted or self._future.set_running_or_notify_cancel()
         if wanted and not self._future.cancelled():
-            self._future.resolve(lambda: self._settle(completion), callbacks)
+            self._resolve(self._future, completion, callbacks)
+
+
+class CallSink(FutureSink):
+    """The future of a function call, whose outputs are shown where the caller's own appear.
+
+    They are shown by a thread that all calls of a pool share, and a call that printed something is
+    done when that was shown. One that printed nothing never comes near it.
+    """
+
+    wants_output = True
+
+    def __init__(
+        self,
+        future: PoolFuture[Any],
+        callbacks: CallbackThread,
+        shower: CallbackThread,
+        show: Callable[[Event], None],
+    ) -> None:
+        super().__init__(future, resolve_call, callbacks)
+        self._shower = shower
+        self._show = show
+        self._shown = False
+
+    def output(self, event: Event) -> None:
+        self._shown = True
+        self._shower.run(lambda: self._show(event))
+
+    def finish(self, completion: Completion) -> None:
+        if self._shown:
+            self._shower.run(lambda: self._end(completion, self._callbacks))
+        else:
+            self._end(completion, self._callbacks)
 
 
 class StreamingFutureSink(FutureSink):
@@ -145,13 +303,13 @@ class StreamingFutureSink(FutureSink):
 
     def __init__(
         self,
-        future: PoolFuture,
-        settle: Callable[[Completion], Any],
+        future: PoolFuture[Any],
+        resolve: Resolve,
         callbacks: CallbackThread,
         on_output: Callable[[Event], None],
         unfinished: set[StreamingFutureSink],
     ) -> None:
-        super().__init__(future, settle, callbacks)
+        super().__init__(future, resolve, callbacks)
         self._thread = CallbackThread("jupyter_pool on_output")
         self._on_output = on_output
         #: Whose end a pool waits for when it closes, so that every future is done then.

@@ -21,11 +21,14 @@ from jupyter_pool.core import (
     RequestStarted,
     ResetDone,
     WorkerReady,
+    WorkerSpent,
 )
 from jupyter_pool.outputs import OutputCollector
 from jupyter_pool.provisioning import processes
+from jupyter_pool.shared import LostSegment, SharedMemory
 
 from . import wire
+from .data import Outbox
 from .sockets import Channels, send
 from .wire import Buffer, Message, Signer
 
@@ -56,6 +59,9 @@ class Flight:
     request: Request | None
     collector: OutputCollector = field(default_factory=OutputCollector)
     reply: Message | None = None
+    reply_type: str = "execute_reply"
+    #: Of a call, as sent.
+    header: bytes = b""
     started: bool = False
     interruptible: bool = False
     interrupt: bool = False
@@ -82,6 +88,15 @@ class Link:
         self.stop: Any = None
         self.flight: Flight | None = None
         self.exited: Exited | None = None
+        #: Names of the functions that it was sent.
+        self._functions: set[str] = set()
+        #: What the last call said of itself, and its frames.
+        self._said: tuple[Any, bytes, bytes] = (None, b"", b"")
+        #: Shared memory, if the worker can have a part in it.
+        self.shared: SharedMemory | None = None
+        self.outbox = Outbox(None)
+        #: What the names of its segments begin with.
+        self.sender = f"w{worker_id}-{driver.serial}"
         self._pings: dict[str, Callable[[int], None]] = {}
         self._signer: Signer | None = None
         self._channels: Channels | None = None
@@ -101,6 +116,10 @@ class Link:
             curve=bool(launched.connection.get("curve_publickey"))
         )
         self._channels.connect(self.name, launched.connection)
+        # Others may be on another machine, and what they are told not be private.
+        local = launched.pid is not None and launched.connection["transport"] == "ipc"
+        self.shared = self.driver.shared if local else None
+        self.outbox = Outbox(self.shared)
         self.engine.attach(self)
         self._send("kernel_info_request", self.engine.new_id(), {})
         self._probe()
@@ -111,6 +130,9 @@ class Link:
             return
         self.flight = Flight(self.engine.new_id(), None)
         metadata = None if self.foreign else {"jupyter_pool": self.driver.baseline()}
+        if metadata is not None and self.shared is not None:
+            # Signed as all metadata, and on ipc read by nobody else.
+            metadata["jupyter_pool"]["shared"] = self.shared.invitation(self.sender)
         self._execute(self.flight.message_id, "", metadata, silent=True)
 
     # -- sending -----------------------------------------------------------------------------
@@ -160,9 +182,52 @@ class Link:
 
     def run(self, request: Request) -> None:
         """Send a request's code."""
-        self.flight = Flight(f"{request.id}.{request.attempt}", request)
-        metadata = None if self.foreign else {"jupyter_pool": self.driver.envelope(request)}
-        self._execute(self.flight.message_id, request.code, metadata, buffers=request.frames)
+        message_id = f"{request.id}.{request.attempt}"
+        if request.split is not None:
+            self.flight = Flight(message_id, request, reply_type="call_reply")
+            self._call(message_id, request, request.split)
+            return
+        self.flight = Flight(message_id, request)
+        frames, said = self.outbox.pack(request)
+        envelope = {**self.driver.envelope(request), **said}
+        metadata = None if self.foreign else {"jupyter_pool": envelope}
+        self._execute(self.flight.message_id, request.code, metadata, buffers=frames)
+
+    def _call(self, message_id: str, request: Request, split: int) -> None:
+        """Send a function call, with its function unless the worker should have it."""
+        self.engine.expect(message_id, self)
+        first = 0
+        content: dict[str, Any] = {"v": 1, "split": split}
+        if (name := request.function) is not None:
+            content["function"] = name
+            if name in self._functions:
+                first, content["split"] = split, 0
+            self._functions.add(name)
+        frames, more = self.outbox.pack(request, first)
+        assert self._signer is not None
+        assert self._channels is not None
+        assert self.flight is not None
+        # Calls mostly say the same of themselves as those before them.
+        envelope = self.driver.envelope(request)
+        envelope.update(more)
+        said = (envelope, content)
+        if said != self._said[0]:
+            self._said = (said, wire.dump({"jupyter_pool": said[0]}), wire.dump(content))
+        date = datetime.now(timezone.utc).isoformat()
+        packed, self.flight.header = self._signer.pack_call(
+            message_id, date, *self._said[1:], frames
+        )
+        send(self._channels.shell, self.name, packed)
+
+    def _ship(self, flight: Flight, name: str) -> None:
+        """The worker has lost a function, or never had it: send the call again, with it."""
+        request = flight.request
+        assert request is not None
+        assert request.split is not None
+        self.engine.forget(flight.message_id)
+        self._functions.discard(name)
+        flight.message_id += "f"
+        self._call(flight.message_id, request, request.split)
 
     def reset(self) -> None:
         """Have the kernel forget what a lease left in it."""
@@ -223,15 +288,37 @@ class Link:
             self.tell(ProtocolViolation(self.worker_id, str(error)))
             return None
 
+    def _resolve(self, message: Message) -> bool:
+        """Take what the worker put into shared memory; False if it is gone."""
+        if self.shared is not None:
+            try:
+                message.buffers = self.shared.receive(message.buffers)
+            except LostSegment as error:
+                what = f"a result whose shared memory is gone: {error}"
+                self.tell(ProtocolViolation(self.worker_id, what))
+                return False
+        return True
+
     def on_shell(self, frames: Sequence[Buffer]) -> None:
         """A reply on the shell channel."""
+        flight = self.flight
+        if flight is not None and flight.header and bytes(frames[0]) == wire.DELIMITER:
+            assert self._signer is not None
+            message = self._signer.read_call(frames[1:], flight.header, flight.message_id)
+            if message is not None:
+                if self._resolve(message):
+                    flight.idle = True  # and nothing was put out
+                    flight.reply = message
+                    self._landed(flight)
+                return
         try:
             _, rest = wire.split(frames)
         except wire.WireError as error:
             self.tell(ProtocolViolation(self.worker_id, str(error)))
             return
         message = self._unpack(rest)
-        if message is None:
+        # Also of an answer that nobody waits for, whose shared memory goes with it.
+        if message is None or not self._resolve(message):
             return
         if message.msg_type == "kernel_info_reply":
             self.info_seen = True
@@ -242,20 +329,34 @@ class Link:
             if not self.ready and probe is not None and probe.idle and probe.reply is not None:
                 self._landed(probe)
             return
+        if message.msg_type == "recycle_notice":
+            self.tell(WorkerSpent(self.worker_id, str(message.metadata["jupyter_pool"]["recycle"])))
+            return
         flight = self.flight
         if flight is None or message.parent_id != flight.message_id:
             return  # late: that request was given up, and its worker with it
-        if message.msg_type != "execute_reply":
+        if message.msg_type != flight.reply_type:
             self.tell(
-                ProtocolViolation(self.worker_id, f"a {message.msg_type} to an execute_request")
+                ProtocolViolation(
+                    self.worker_id, f"a {message.msg_type} where a {flight.reply_type} was due"
+                )
             )
             return
+        if flight.reply_type == "call_reply":
+            ours = message.metadata["jupyter_pool"]
+            if "lacks" in ours:
+                self._ship(flight, ours["lacks"])
+                return
+            if not ours.get("idle"):
+                flight.idle = True  # and nothing was put out
         flight.reply = message
         if flight.idle:
             self._landed(flight)
         else:
             grace = IDLE_GRACE if self.ready else PROBE_AGAIN
-            self.engine.after(grace, lambda: self._idle_overdue(flight))
+            # By its id: a timer must not keep the values of an answer for as long as it runs.
+            message_id = flight.message_id
+            self.engine.after(grace, lambda: self._idle_overdue(message_id))
 
     def on_control(self, frames: Sequence[Buffer]) -> None:
         """A reply on the control channel."""
@@ -282,7 +383,10 @@ class Link:
         elif kind == "status":
             state = message.content.get("execution_state")
             if state == "busy":
-                self._started(flight, interruptible=self.foreign)
+                # A call remembers an interrupt from before its busy status on, a cell from
+                # execute_input on; of a foreign kernel nothing better is known.
+                called = flight.reply_type == "call_reply"
+                self._started(flight, interruptible=self.foreign or called)
             elif state == "idle":
                 flight.idle = True
                 if flight.reply is not None:
@@ -301,8 +405,9 @@ class Link:
             if flight.interrupt:
                 self._deliver_interrupt()
 
-    def _idle_overdue(self, flight: Flight) -> None:
-        if self.flight is not flight or flight.idle:
+    def _idle_overdue(self, message_id: str) -> None:
+        flight = self.flight
+        if flight is None or flight.message_id != message_id or flight.idle:
             return
         if not self.ready:
             self._probe()
@@ -312,7 +417,7 @@ class Link:
             flight.fence = self.engine.new_id()
             self.engine.expect(flight.fence, self)
             self._send("kernel_info_request", flight.fence, {})
-            self.engine.after(FENCE_TIMEOUT, lambda: self._idle_overdue(flight))
+            self.engine.after(FENCE_TIMEOUT, lambda: self._idle_overdue(message_id))
         else:
             self._idle_lost(flight)
 
@@ -376,6 +481,8 @@ class Link:
         """Let go of the connection; the worker is gone."""
         self.flight = None  # whoever still waits for something of it need not
         self.engine.detach(self)
+        if self.shared is not None:
+            self.shared.clear(self.sender)
         if self._channels is not None and self.launched is not None:
             self._channels.disconnect(self.launched.connection)
             self._channels = None

@@ -30,8 +30,10 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from jupyter_pool.errors import PoolNotAvailable, WorkerStartError
 from jupyter_pool.provisioning.launcher import MAX_IPC_PATH, Launcher, explain_os_error
+from jupyter_pool.shared import SharedMemory
 
 from . import wire
+from .data import Janitor
 from .log import LOGGER
 from .sockets import Channels, receive
 
@@ -80,9 +82,14 @@ class Engine:
         self._wake_read, self._wake_write = _wake_pair()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.folder = ""
+        self.shared: SharedMemory | None = None
+        self.janitor = Janitor()
         try:
             self.folder = _private_folder()
-            self.launcher = Launcher(self.folder)
+            self.shared = SharedMemory.make()
+            self.launcher = Launcher(
+                self.folder, self.shared.folder if self.shared is not None else ""
+            )
         except BaseException:  # no room for another file, descriptor or process
             self._give_back()
             raise
@@ -220,13 +227,13 @@ class Engine:
         self._polling = True
         ready = self._poller.poll(0 if self._inbox else self._patience())
         self._polling = False
-        for source, _ in ready:
-            if source == self._wake_read:
-                os.read(self._wake_read, 8)
+        readable = [source for source, _ in ready]
+        if self._wake_read in readable:
+            os.read(self._wake_read, 8)
         # Sockets first: what a dying worker said comes before the news of its death.
         for channels in (self._plain, self._curve):
             if channels is not None:
-                self._read(channels)
+                self._read(channels, readable)
         for _ in range(len(self._inbox)):
             _guarded(self._inbox.popleft())
         now = time.monotonic()
@@ -245,7 +252,19 @@ class Engine:
         # Rounded up, or the last fraction of a millisecond would be spent turning.
         return max(0, math.ceil((min(deadlines) - time.monotonic()) * 1000))
 
-    def _read(self, channels: Channels) -> None:
+    def _read(self, channels: Channels, readable: list[Any]) -> None:
+        if channels.iopub in readable:
+            self._read_iopub(channels)
+        if channels.shell in readable:
+            for frames in receive(channels.shell, _BATCH):
+                if link := self._links.get(bytes(frames[0])):
+                    _guarded(partial(link.on_shell, frames[1:]))
+        if channels.control in readable:
+            for frames in receive(channels.control, _BATCH):
+                if link := self._links.get(bytes(frames[0])):
+                    _guarded(partial(link.on_control, frames[1:]))
+
+    def _read_iopub(self, channels: Channels) -> None:
         for frames in receive(channels.iopub, _BATCH):
             try:
                 _, rest = wire.split(frames)
@@ -254,12 +273,6 @@ class Engine:
             link = self._awaited.get(wire.parent_id(rest))
             if link is not None:
                 _guarded(partial(link.on_iopub, rest))
-        for frames in receive(channels.shell, _BATCH):
-            if link := self._links.get(bytes(frames[0])):
-                _guarded(partial(link.on_shell, frames[1:]))
-        for frames in receive(channels.control, _BATCH):
-            if link := self._links.get(bytes(frames[0])):
-                _guarded(partial(link.on_control, frames[1:]))
 
     def _close(self) -> None:
         with Engine._lock:
@@ -269,6 +282,7 @@ class Engine:
             if channels is not None:
                 channels.close()
         self.launcher.close()
+        self.janitor.close()
         self._give_back()
         self._ended = True
         self._polling = False
@@ -280,6 +294,8 @@ class Engine:
             os.close(fd)
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.shared is not None:
+            self.shared.close()
 
 
 def _guarded(call: Callable[[], Any]) -> None:

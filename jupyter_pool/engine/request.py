@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from jupyter_pool.core import Outcome
+    from jupyter_pool.handles import Stored
     from jupyter_pool.outputs import OutputCollector
+    from jupyter_pool.shared import Segment
 
     from .holding import Borrower
     from .wire import Buffer, Message
@@ -34,8 +36,8 @@ class Sink(Protocol):
     def output(self, event: Event) -> None:
         """One output, as it happens."""
 
-    def granted(self, worker_id: int) -> None:
-        """A lease holds its worker from now on."""
+    def granted(self, worker_id: int) -> bool:
+        """It gets a worker. False: it was given up in the last moment, and must not run."""
 
     def finish(self, completion: Completion) -> None:
         """The request's one and only end."""
@@ -52,7 +54,9 @@ class Request:
     code: str
     sink: Sink
     group: Hashable
-    frames: Sequence[Buffer] = ()
+    frames: Sequence[Buffer | Segment] = ()
+    #: What `pool.put` stored that it needs.
+    puts: Sequence[Stored] = ()
     outputs: tuple[str, ...] = ()
     session_id: str | None = None
     timeout: float | None = None
@@ -71,6 +75,17 @@ class Request:
     first_dispatched: float | None = None
     attempt: int = 1
     worker_id: int | None = None
+
+    #: Of a function call: how many of the frames are the function, the others being its arguments.
+    #: The worker's call lane serves it. None: a cell, or a lease.
+    split: int | None = None
+    #: The name of the call's function, if a worker should keep its bytes.
+    function: str | None = None
+
+    def blank(self) -> None:
+        """Given up when it already has a worker: that gets something to do that does nothing."""
+        self.code, self.frames, self.outputs, self.split = "", (), (), None
+        self.puts = ()
 
     @property
     def checkout_deadline(self) -> float | None:
@@ -111,8 +126,9 @@ class Mailbox:
     def output(self, event: Event) -> None:
         self._items.put(("output", event))
 
-    def granted(self, worker_id: int) -> None:
+    def granted(self, worker_id: int) -> bool:
         self._items.put(("granted", worker_id))
+        return True
 
     def finish(self, completion: Completion) -> None:
         self._items.put(("finish", completion))
@@ -155,8 +171,9 @@ class LoopSink:
         assert self._on_output is not None
         self._call(self._on_output, event)
 
-    def granted(self, worker_id: int) -> None:
+    def granted(self, worker_id: int) -> bool:
         self._call(_set_unless_done, self.lease, worker_id)
+        return True
 
     def finish(self, completion: Completion) -> None:
         self._call(_set_unless_done, self.done, completion)

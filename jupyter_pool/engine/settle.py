@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool._reprs import size as size_text
+from jupyter_pool.calling import Outcome as CallOutcome
 from jupyter_pool.core import Outcome
 from jupyter_pool.errors import (
     Cancelled,
@@ -88,6 +89,60 @@ def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
         if check:
             raise error
     return result
+
+
+def settle_call(completion: Completion) -> Any:
+    """The value of a call, unpickled here and now.
+
+    Raises
+    ------
+    BaseException
+        What the call raised, with the remote traceback as its cause.
+    PoolError
+        The call did not come to its end, or its value cannot be unpickled here.
+    """
+    outcome = call_outcome(completion)
+    return outcome.open(_context(completion) if outcome.kind == "error" else {})
+
+
+def call_failed(completion: Completion) -> bool:
+    """Whether `settle_call` will raise; unpickles nothing of users'."""
+    if completion.outcome is not Outcome.DONE:
+        return True
+    try:
+        return call_outcome(completion).kind == "error"
+    except PoolError:
+        return True
+
+
+def call_outcome(completion: Completion) -> CallOutcome:
+    """What the worker tells of a call.
+
+    Raises
+    ------
+    PoolError
+        The call did not come to its end.
+    """
+    reply = completion.reply
+    if completion.outcome is not Outcome.DONE or reply is None or _is_refused(reply):
+        error = _explain(completion)
+        assert error is not None
+        raise error
+    content = reply.content
+    if content["status"] == "ok":
+        return CallOutcome(content["kind"], content["facts"], reply.buffers)
+    facts = {
+        "name": content.get("ename", ""),
+        "text": content.get("evalue", ""),
+        "traceback": "".join(content.get("traceback") or ()),
+    }
+    return CallOutcome("error", facts, reply.buffers)
+
+
+def _is_refused(reply: Message) -> bool:
+    """Whether the worker could not even begin."""
+    ours = reply.metadata.get("jupyter_pool") or {}
+    return bool(ours.get("failed") or ours.get("bad_inputs"))
 
 
 def succeeded(reply: Message) -> bool:

@@ -17,8 +17,13 @@ from typing import Any
 
 import zmq
 
+from jupyter_pool._frames import may_read, receive_frames, send_frames
+
 from .wire import Buffer
 
+_DONTWAIT = int(zmq.DONTWAIT)
+#: Messages with a frame of this size, in bytes, are sent without a copy.
+_LARGE = 1 << 16
 #: A client that comes before the kernel has bound asks again this soon, in milliseconds.
 RECONNECT_MS = 5
 
@@ -86,7 +91,8 @@ def endpoint(connection: dict[str, Any], channel: str) -> str:
 def send(socket: zmq.Socket[bytes], name: bytes, frames: Sequence[Buffer]) -> bool:
     """Send frames to one worker; False if there is no connection to it any more."""
     try:
-        socket.send_multipart([name, *frames], zmq.DONTWAIT, copy=False)
+        large = any(len(frame) >= _LARGE for frame in frames)
+        send_frames(socket, [name, *frames], not large, _DONTWAIT)
     except zmq.ZMQError as error:
         if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
             return False
@@ -101,9 +107,12 @@ def receive(socket: zmq.Socket[bytes], limit: int) -> Iterator[list[Buffer]]:
     value would hold its zmq.Frame and free it in the caller's thread, where pyzmq looks for signals
     while it does so: a Ctrl-C that came in that moment would be lost.
     """
-    for _ in range(limit):
+    for number in range(limit):
+        # One that was found readable has a message, or it was read meanwhile.
+        if number and not may_read(socket):
+            return
         try:
-            frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            frames = receive_frames(socket)
         except zmq.Again:
             return
         yield [frame.bytes if len(frame) < 4096 else bytearray(frame.buffer) for frame in frames]

@@ -22,6 +22,7 @@ class Surroundings:
         self._fixed_cwd = cwd
         self._fixed_env = dict(env)
         self._owner_env = dict(os.environ)
+        self._raw_env = dict(_raw(os.environ))
         self.cwd = cwd or _cwd() or os.path.expanduser("~")
         self.path = list(sys.path)
         self.env = _merged(self._owner_env, self._fixed_env)
@@ -52,8 +53,8 @@ class Surroundings:
                 found["cwd"] = cwd
         if sys.path != self.path:
             found["path"] = [os.fspath(entry) for entry in sys.path]
-        now = dict(os.environ)
-        if now != self._owner_env:
+        if _raw(os.environ) != self._raw_env:
+            now = dict(os.environ)
             changed: dict[str, str | None] = {
                 name: value for name, value in now.items() if self._owner_env.get(name) != value
             }
@@ -63,6 +64,11 @@ class Surroundings:
                 name: value for name, value in changed.items() if name not in self._fixed_env
             }
         return found
+
+
+def _raw(environ: Any) -> Any:
+    # The mapping behind os.environ (CPython 3.10 to 3.14): comparing it costs 2 µs, decoding 40.
+    return getattr(environ, "_data", environ)
 
 
 def _cwd() -> str | None:

@@ -37,7 +37,15 @@ class Message:
     buffers: list[Buffer] = field(default_factory=list)
 
 
-def _dump(value: object) -> bytes:
+#: Metadata and content of a reply to a call that returned and has nothing else to tell.
+CALL_IS_PLAIN = b'{"jupyter_pool":{"v":1}}'
+CALL_IS_WELL = b'{"status":"ok","kind":"value","facts":{}}'
+_PLAIN: dict[str, Any] = json.loads(CALL_IS_PLAIN)
+_WELL: dict[str, Any] = json.loads(CALL_IS_WELL)
+
+
+def dump(value: object) -> bytes:
+    """A JSON frame."""
     # ASCII only: a lone surrogate in somebody's code must not make bytes that no kernel can read.
     return json.dumps(value, separators=(",", ":"), default=str).encode("ascii")
 
@@ -50,7 +58,7 @@ class Signer:
     def __init__(self, key: bytes, session: str) -> None:
         self._key = key
         # Everything in a header but its id and type is the same for every message.
-        self._head = _dump(
+        self._head = dump(
             {"username": "jupyter_pool", "session": session, "version": PROTOCOL_VERSION}
         )[:-1]
 
@@ -73,8 +81,37 @@ class Signer:
             self._head
             + (f',"msg_id":"{msg_id}","msg_type":"{msg_type}","date":"{date}"}}').encode()
         )
-        signed = [header, _EMPTY, _dump(metadata) if metadata else _EMPTY, _dump(content)]
+        signed = [header, _EMPTY, dump(metadata) if metadata else _EMPTY, dump(content)]
         return [DELIMITER, self.sign(signed), *signed, *buffers]
+
+    def pack_call(
+        self, msg_id: str, date: str, metadata: bytes, content: bytes, buffers: Sequence[Buffer]
+    ) -> tuple[list[Buffer], bytes]:
+        """The frames of a call, whose metadata and content are packed already, and its header."""
+        header = (
+            self._head
+            + (f',"msg_id":"{msg_id}","msg_type":"call_request","date":"{date}"}}').encode()
+        )
+        signed = (header, _EMPTY, metadata, content)
+        return [DELIMITER, self.sign(signed), *signed, *buffers], header
+
+    def read_call(self, frames: Sequence[Buffer], header: bytes, msg_id: str) -> Message | None:
+        """Read the reply to the call with this header, if it only says that all is well.
+
+        Anything else, and whatever is wrong with it, is for `unpack`.
+        """
+        if len(frames) < 5 or frames[2] != header:
+            return None
+        if (
+            frames[3] != CALL_IS_PLAIN
+            or frames[4] != CALL_IS_WELL
+            or b"call_reply" not in frames[1]
+        ):
+            return None
+        signature, *signed = frames[:5]
+        if not hmac.compare_digest(self.sign(signed), signature):  # type: ignore[arg-type]
+            return None
+        return Message("call_reply", msg_id, _WELL, _PLAIN, list(frames[5:]))
 
     def unpack(self, frames: Sequence[Buffer]) -> Message:
         """Read the frames after the delimiter.

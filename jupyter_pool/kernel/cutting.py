@@ -62,11 +62,14 @@ def collapse(text: str) -> str:
     """Leave out of each line what a carriage return has overwritten, if that is for certain.
 
     It is where what came last is as long as what was there before, and neither has terminal
-    sequences, whose width is not their length.
+    sequences, whose width is not their length. What goes on with a line that was sent before is
+    where that has ended, so it stays.
     """
     if "\r" not in text:
         return text
-    return "\n".join(map(_collapse_line, text.split("\n")))
+    begun, *lines = text.split("\n")
+    first, back, rest = begun.partition("\r")
+    return "\n".join([first + _collapse_line(back + rest), *map(_collapse_line, lines)])
 
 
 def _collapse_line(line: str) -> str:

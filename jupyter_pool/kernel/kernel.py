@@ -28,12 +28,15 @@ from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelbase import Kernel
+from jupyter_client.session import DELIM
 from tornado import ioloop
 from traitlets import Type
 
 from jupyter_pool.errors import SerializationError
+from jupyter_pool.kernel.calls import CallLane
+from jupyter_pool.kernel.data import WorkerData
 from jupyter_pool.kernel.interrupts import GATE
-from jupyter_pool.kernel.leftovers import cancel_tasks
+from jupyter_pool.kernel.leftovers import cancel_at_once, cancel_tasks
 from jupyter_pool.kernel.modules import ModuleWatch
 from jupyter_pool.kernel.randomness import seed_random
 from jupyter_pool.kernel.request import (
@@ -77,6 +80,9 @@ class PoolKernel(IPythonKernel):
     #: Of what it runs, for whoever finds it dead.
     note: Note
 
+    #: Why this process should be replaced, once a call has been answered that left it so.
+    spent: str | None = None
+
     #: A pool request is being served.
     in_pool_request = False
 
@@ -87,6 +93,8 @@ class PoolKernel(IPythonKernel):
         self._replied = False
         #: For whom the last request left its state, if it did.
         self._kept_for: str | None = None
+        #: How large values come and go.
+        self.data = WorkerData()
         self._tasks: set[asyncio.Task[Any]] = set()
         # For good, not per request: the methods themselves know whether they may ask.
         builtins.input = self.raw_input
@@ -98,6 +106,7 @@ class PoolKernel(IPythonKernel):
         for name, value in channels.items():
             setattr(self, name, value)
         self.ident = str(uuid.uuid4())
+        self.iopub_thread.status_topic = self._topic("status")
         self.note = Note(beside(self.parent.abs_connection_file))
         self._stdout, self._stderr = sys.stdout, sys.stderr
         shell = self.shell
@@ -131,6 +140,7 @@ class PoolKernel(IPythonKernel):
             self.shell.exit_now = False
         self.io_loop = ioloop.IOLoop.current()
         self._control_lock = asyncio.Lock()
+        self._calls = CallLane(self)
         self._lasting_context = contextvars.copy_context()
         self._fresh_context = self._lasting_context.copy()
         self.control_stream.on_recv(self.dispatch_control, copy=False)
@@ -152,16 +162,25 @@ class PoolKernel(IPythonKernel):
     # -- receiving ---------------------------------------------------------------
 
     def _on_shell_message(self, frames: list[Any]) -> None:
-        """Start a task for a message; execute requests take our own, shorter way."""
+        """Serve a call; start a task for any other message. Execute requests go our own, shorter way."""
         try:
-            idents, rest = self.session.feed_identities(frames, copy=False)
+            if len(frames) > 6 and frames[1].bytes == DELIM:
+                idents, rest = [frames[0].bytes], frames[2:]
+            else:
+                idents, rest = self.session.feed_identities(frames, copy=False)
             # This look at the unverified type only decides who verifies.
-            is_execute = _EXECUTE.search(rest[1].bytes)
-            message = self.session.open_request(rest) if is_execute else {}
+            ours = _OURS.search(rest[1].bytes)
+            if ours is not None and ours[1] == b"call":
+                message = self.session.open_call(rest)
+                if message["msg_type"] != "call_request":
+                    raise ValueError("a header that says two things")
+                self._calls.take(idents, message)
+                return
+            message = self.session.open_request(rest) if ours else {}
         except Exception:
             self.log.exception("Invalid Message")
             return
-        if is_execute:
+        if ours:
             # Context variables (decimal's and NumPy's settings among them) are
             # part of what a stateless request must not hand on.
             metadata = message["metadata"].get(KEY)
@@ -180,7 +199,12 @@ class PoolKernel(IPythonKernel):
         GATE.kernel_tasks.add(task)
         # The loop itself keeps no task alive.
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._calls.resume()
 
     async def _serve(self, idents: list[bytes], message: dict[str, Any]) -> None:
         """Take one execute request from busy to idle."""
@@ -263,6 +287,8 @@ class PoolKernel(IPythonKernel):
         """Serve an execute request, the pool's or a plain one, up to its reply."""
         try:
             request = PoolRequest.parse(parent["metadata"])
+            if request is not None:
+                parent["buffers"] = self.data.begin(request, parent["buffers"])
         except BadRequest as error:
             report = {"v": VERSION, "bad_inputs": str(error)}
             self._reply(stream, parent, ident, _describe_bad(error), {KEY: report}, [])
@@ -351,10 +377,12 @@ class PoolKernel(IPythonKernel):
         report["reset_ms"] = took * 1e3
         self._finish_streams()
         report["left_out"] = self.iopub_thread.finish_request()
-        self._reply(stream, parent, ident, reply, {KEY: report}, frames)
+        self._reply(stream, parent, ident, reply, {KEY: report}, self.data.send(frames))
 
     def _find_stale(self, request: PoolRequest) -> str | None:
         """Why the request must run in another process; not within a lease, whose state stays."""
+        if self.spent is not None:
+            return self.spent
         goes_on = request.keep and request.scope == self._kept_for
         if self.baseline is None or request.reset or request.baseline or goes_on:
             return None
@@ -362,6 +390,20 @@ class PoolKernel(IPythonKernel):
 
     def _prepare(self, request: PoolRequest, buffers: list[Any]) -> None:
         """Make the worker look as the request wants it. Raises BadRequest."""
+        self.prepare_place(request)
+        if request.baseline and self.baseline is not None:
+            self.baseline.capture_place()
+        if request.inputs:
+            try:
+                namespace = self.shell.user_ns
+                frames = self.data.receive(buffers)
+                with self.data.fetching(namespace):
+                    namespace.update(unpack(frames, main_globals=namespace))
+            except SerializationError as error:
+                raise BadRequest(str(error)) from error
+
+    def prepare_place(self, request: PoolRequest) -> None:
+        """Go where the request wants to run, with as many threads, and seed. Raises BadRequest."""
         if request.cwd is not None:
             try:
                 os.chdir(request.cwd)
@@ -379,34 +421,44 @@ class PoolKernel(IPythonKernel):
                     os.environ[name] = value
             except (TypeError, ValueError, OSError) as error:
                 raise BadRequest(f"the variable {name!r} cannot be set: {error}") from error
-        if request.baseline and self.baseline is not None:
-            self.baseline.capture_place()
         self.threads.limit(request.threads)
         if request.seed is not None:
             seed_random(request.seed)
         if request.execution_count is not None:
             self.shell.execution_count = request.execution_count
-        elif not request.keep:
-            self.shell.execution_count = 1
-        if request.inputs:
-            try:
-                namespace = self.shell.user_ns
-                namespace.update(unpack(buffers, main_globals=namespace))
-            except SerializationError as error:
-                raise BadRequest(str(error)) from error
+        elif not request.keep and self.shell.execution_count != 1:
+            self.shell.execution_count = 1  # a trait, dear to set
 
     async def _reset(self) -> str | None:
         """Return why this process should be replaced, or None."""
         if self.baseline is None:
             return None
+        reasons = (await self.cancel_leftover_tasks(), self.restore_baseline())
+        return "; ".join(filter(None, reasons)) or None
+
+    async def cancel_leftover_tasks(self) -> str | None:
+        """Return why this process should be replaced, or None."""
+        try:
+            return await cancel_tasks()
+        except Exception as error:  # noqa: BLE001 - whatever it is, they may still run
+            return f"its tasks could not be cancelled: {error!r}"
+
+    def restore_baseline(self) -> str | None:
+        """Reset all but tasks. Return why this process should be replaced, or None."""
         if self.comm_manager.comms:
             self.comm_manager.comms.clear()
-        try:
-            reason = await cancel_tasks()
-        except Exception as error:  # noqa: BLE001 - whatever it is, they may still run
-            reason = f"its tasks could not be cancelled: {error!r}"
-        recycle = self.baseline.restore().recycle
-        return "; ".join(filter(None, (reason, recycle))) or None
+        return None if self.baseline is None else self.baseline.restore().recycle
+
+    def find_refusal(self, request: PoolRequest) -> str | None:
+        """Why a call must run in another process, or None."""
+        recycle = self._find_stale(request)
+        if self._kept_for is not None and request.scope != self._kept_for:
+            # What the last request was allowed to keep is not for this one.
+            if not cancel_at_once():
+                return "it was left with tasks that run"
+            recycle = self.restore_baseline() or recycle
+            self._kept_for = None
+        return recycle
 
     async def do_execute(
         self,
@@ -443,7 +495,7 @@ class PoolKernel(IPythonKernel):
                     expressions = shell.user_expressions(user_expressions or {})
                     if wanted is not None and wanted[0]:
                         self.iopub_thread.uncork()  # packing may take its time
-                        collect_outputs(self._set_names(), *wanted)
+                        collect_outputs(self._set_names(), *wanted, self.data.share)
             except (KeyboardInterrupt, SystemExit, asyncio.CancelledError) as struck:
                 # Between two lines of the cell, so to say: in IPython or in here.
                 error = struck
@@ -506,7 +558,7 @@ class PoolKernel(IPythonKernel):
         return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - a client that can answer
 
 
-_EXECUTE = re.compile(rb'"msg_type"\s*:\s*"execute_request"')
+_OURS = re.compile(rb'"msg_type"\s*:\s*"(execute|call)_request"')
 _PROTOCOL_VERSION = sys.modules[Kernel.__module__].kernel_protocol_version
 
 

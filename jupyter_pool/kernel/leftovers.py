@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ import ipykernel
 
 from jupyter_pool.kernel.interrupts import GATE
 
-__all__ = ["HARMLESS_CHILDREN", "HARMLESS_THREADS", "Children", "Threads", "cancel_tasks"]
+__all__ = [
+    "HARMLESS_CHILDREN",
+    "HARMLESS_THREADS",
+    "Children",
+    "Threads",
+    "cancel_at_once",
+    "cancel_tasks",
+]
 
 _IPYKERNEL = os.path.dirname(ipykernel.__file__)
 _JOIN_TIMEOUT = 0.05  # seconds for a thread or a child that is about to end
@@ -271,6 +279,23 @@ def _only_kernel_tasks(loop: asyncio.AbstractEventLoop) -> bool:
     return True
 
 
+#: Timers of the kernel's own, which no request has left.
+KERNEL_TIMERS: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
+
+
+def cancel_at_once() -> bool:
+    """Cancel the timers on the running loop. Whether there are no tasks to be cancelled."""
+    loop = asyncio.get_running_loop()
+    for handle in getattr(loop, "_scheduled", ()):  # BaseEventLoop, Python 3.10 to 3.14
+        if handle not in KERNEL_TIMERS:
+            handle.cancel()
+    return _only_kernel_tasks(loop) or not _find_tasks(loop)
+
+
+def _find_tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks(loop) if not _is_kernel_task(task)]
+
+
 async def cancel_tasks() -> str | None:
     """Cancel the tasks and timers that a request left on the running loop.
 
@@ -279,14 +304,9 @@ async def cancel_tasks() -> str | None:
     str or None
         Why the process must be replaced: a task goes on in spite of it.
     """
-    loop = asyncio.get_running_loop()
-    for handle in getattr(loop, "_scheduled", ()):  # BaseEventLoop, Python 3.10 to 3.14
-        handle.cancel()
-    if _only_kernel_tasks(loop):
+    if cancel_at_once():
         return None
-    tasks = [task for task in asyncio.all_tasks(loop) if not _is_kernel_task(task)]
-    if not tasks:
-        return None
+    tasks = _find_tasks(asyncio.get_running_loop())
     for task in tasks:
         task.cancel()
     _, pending = await asyncio.wait(tasks, timeout=_TASK_TIMEOUT)

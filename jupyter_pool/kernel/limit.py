@@ -75,10 +75,16 @@ class OutputLimit:
     ) -> None:
         self._say = say
         self._forward = forward
+        self._used = 1  # until `begin` sets everything
+        self.limit: int | None = None
         self.begin(None, {})
 
     def begin(self, limit: int | None, parent: dict[str, Any]) -> None:
         """A request with this header begins. `limit` is in bytes; None: no limit."""
+        if limit == self.limit and self._untouched():
+            # The last one has put out nothing: all is as it was.
+            self._parent, self._begun = parent, time.monotonic()
+            return
         self.limit = limit
         self._parent = parent
         self._begun = time.monotonic()
@@ -98,6 +104,9 @@ class OutputLimit:
         self._at_line_start = True
         self._number = 0
         self._forget_end()
+
+    def _untouched(self) -> bool:
+        return not (self._used or self._used_unseen or self.over or self._left_out)
 
     def _forget_end(self) -> None:
         """There is nothing (any more) that the end should show."""

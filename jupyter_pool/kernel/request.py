@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyter_pool.errors import SerializationError
-from jupyter_pool.serialize import pack
+from jupyter_pool.serialize import Share, pack
 
 __all__ = ["KEY", "VERSION", "BadRequest", "PoolRequest", "collect_outputs"]
 
@@ -55,6 +55,13 @@ class PoolRequest:
     output_limit: int | None = None
     #: Run nothing, only reset.
     reset: bool = False
+    #: How to take part in the owner's shared memory, from now on (see `shared`).
+    shared: dict[str, Any] | None = None
+    #: What was put and is needed now: ids, and how many of the message's last buffers bring it; 0: it
+    #: is here.
+    puts: tuple[tuple[str, int], ...] = ()
+    #: What was put and is not needed any more.
+    forget: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, metadata: Any) -> PoolRequest | None:
@@ -91,20 +98,27 @@ class PoolRequest:
                 baseline=bool(get("baseline")),
                 output_limit=None if limit is None else int(limit),
                 reset=bool(get("reset")),
+                shared=get("shared"),
+                puts=tuple((str(key), int(count)) for key, count in get("puts") or ()),
+                forget=tuple(get("forget") or ()),
             )
         except (TypeError, ValueError) as error:
             raise BadRequest(f"misshapen request: {error}") from error
 
 
 def collect_outputs(
-    namespace: Mapping[str, Any], names: tuple[str, ...], report: dict[str, Any], frames: list[Any]
+    namespace: Mapping[str, Any],
+    names: tuple[str, ...],
+    report: dict[str, Any],
+    frames: list[Any],
+    share: Share,
 ) -> None:
     """Pack the values asked for into `frames`, and report which cannot be had."""
     values = {name: namespace[name] for name in names if name in namespace}
     report["missing"] = [name for name in names if name not in namespace]
     while values:
         try:
-            frames[:] = pack(values)
+            frames[:] = pack(values, share=share)
         except SerializationError as error:
             reason = str(error.context.get("reason") or error)
             culprit = error.context.get("variable")

@@ -2,7 +2,7 @@
 
     owner process ── pipe: "+PID\\n" started, "-PID\\n" gone ──▶ guardian (own session)
           └── dies (however) ── pidfd / kqueue ─────────────────▶ kills every worker's session,
-                                                                   removes the folder, exits
+                                                                   removes its folders, exits
 
 Why a process: a poller inside a worker stops when C code holds the GIL; the parent-death signal
 follows the *thread* that forked; the end of a pipe is not seen while a forked child still holds it;
@@ -31,8 +31,9 @@ else:  # run as a script: only this folder's own modules are wanted
 class Guardian:
     """The owner's handle on its guardian. Thread-safe; restarts it if somebody killed it."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, shared: str = "") -> None:
         self._folder = folder
+        self._shared = shared
         self._lock = threading.Lock()
         self._workers: set[int] = set()
         self._process = self._spawn()
@@ -52,6 +53,7 @@ class Guardian:
                 str(os.getpid()),
                 str(processes.start_time(os.getpid())),
                 self._folder,
+                self._shared,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -164,8 +166,8 @@ def _unannounced(owner: int, folder: str) -> list[int]:
     return found
 
 
-def main(owner: int, started: int, folder: str) -> None:
-    """Watch the owner; on its death kill what it left and remove its folder."""
+def main(owner: int, started: int, folder: str, shared: str) -> None:
+    """Watch the owner; on its death kill what it left and remove its folders."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     workers: dict[int, int] = {}
@@ -209,9 +211,10 @@ def main(owner: int, started: int, folder: str) -> None:
         # Forked but a moment ago, it is still in the session of its template.
         processes.kill_session(pid)
         processes.send(pid, signal.SIGKILL, group=False)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder, shared):
+        if path:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])

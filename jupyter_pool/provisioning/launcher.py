@@ -161,9 +161,9 @@ class Worker:
 class Launcher:
     """Starts, signals and stops worker processes. Every method may be called from any thread."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, shared: str = "") -> None:
         self.folder = folder
-        self._guardian = Guardian(folder)
+        self._guardian = Guardian(folder, shared)
         self._templates = Templates(self._guardian.add, self._guardian.remove)
         try:
             self._prepare()

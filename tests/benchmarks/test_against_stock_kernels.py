@@ -74,7 +74,7 @@ def test_a_cell_with_its_result_takes_a_fraction_of_a_bare_clients_time(pool: Ke
             "execute_interactive on stock ipykernel",
             theirs,
             rounds=300,
-            at_most=0.6,
+            at_most=0.5,
         )
     print("\n" + table([figure]))
     assert figure.ratio <= figure.at_most

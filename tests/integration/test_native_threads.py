@@ -10,6 +10,9 @@ import pytest
 
 from jupyter_pool import KernelPool
 from jupyter_pool._cpus import THREAD_VARIABLES, usable_cpus
+from support.calls import by_value
+
+pytestmark = pytest.mark.requires("module:sklearn")
 
 CPUS = usable_cpus()
 # NumPy and SciPy bring a BLAS each, scikit-learn an OpenMP.
@@ -37,6 +40,24 @@ def test_a_lone_request_has_all_cpus_and_many_share_them(preload: list[str]) -> 
                 leases.enter_context(pool.checkout())
             assert threads(pool) == [1]
         assert threads(pool) == [CPUS]
+
+
+def seen_by_call() -> list[int]:
+    space: dict[str, list[int]] = {}
+    exec(USED + ASK, space)
+    return space["n"]
+
+
+def test_function_calls_share_them_as_cells_do() -> None:
+    with by_value(__name__), KernelPool(size=CPUS) as pool:
+        assert pool.submit(seen_by_call).result() == [CPUS]
+        with ExitStack() as leases:
+            for _ in range(CPUS - 1):
+                leases.enter_context(pool.checkout())
+            assert pool.submit(seen_by_call).result() == [1]
+        assert list(pool.map(lambda _: seen_by_call(), range(3), chunksize=3)) == [[CPUS]] * 3
+    with by_value(__name__), KernelPool(size=1, threads_per_worker=3) as pool:
+        assert pool.submit(seen_by_call).result() == [3]
 
 
 def test_a_number_is_for_every_request_from_its_first_import_on() -> None:

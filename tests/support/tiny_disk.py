@@ -13,7 +13,7 @@ import pytest
 
 
 class TinyDisk:
-    """A mounted tmpfs of 64 KiB and 200 files."""
+    """A small mounted tmpfs, of 200 files at most."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,12 +48,13 @@ class TinyDisk:
 
 
 @contextmanager
-def tiny_disk(path: Path) -> Iterator[TinyDisk]:
+def tiny_disk(path: Path, size: str = "64k") -> Iterator[TinyDisk]:
     """One mounted there; skips where that is not allowed."""
     if not sys.platform.startswith("linux"):
         pytest.skip("platform: tmpfs is Linux's")
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=200,mode=0700", "tmpfs", str(path)]
+    options = f"size={size},nr_inodes=200,mode=0700"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):

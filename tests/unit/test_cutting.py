@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jupyter_pool._reprs import as_terminal
@@ -25,12 +25,12 @@ TEXT = st.text(alphabet="ab\r\n\x1b\b€", max_size=30)
     ("text", "left"),
     [
         ("plain", "plain"),
-        ("1 %\r2 %\r3 %", "\r3 %"),
-        ("1 %\r2 %\r", "\r2 %\r"),
+        ("1 %\r2 %\r3 %", "1 %\r3 %"),
+        ("\r1 %\r2 %\r", "\r2 %\r"),
         ("long text\rx", "long text\rx"),
         ("a\r\nb\r\n", "a\r\nb\r\n"),
-        ("1\r22\nab\rcd\nend", "\r22\n\rcd\nend"),
-        ("\x1b[31m1\r2\x1b[0m", "\x1b[31m1\r2\x1b[0m"),
+        ("1\r2\r33\nab\rcd\nend", "1\r33\n\rcd\nend"),
+        ("\r\x1b[31m1\r2\x1b[0m", "\r\x1b[31m1\r2\x1b[0m"),
         ("1\r2\b3", "1\r2\b3"),
     ],
 )
@@ -38,6 +38,7 @@ def test_what_is_overwritten_for_certain_is_left_out(text: str, left: str) -> No
     assert collapse(text) == left
 
 
+@example(before="a", text="a\ra", after="")
 @given(TEXT, TEXT, TEXT)
 def test_a_terminal_shows_the_same_whatever_comes_before_and_after(
     before: str, text: str, after: str

@@ -13,6 +13,7 @@ from jupyter_pool.core import (
     Drain,
     Finish,
     Outcome,
+    RequestRefused,
     Resize,
     RestartWorker,
     ReturnLease,
@@ -21,6 +22,7 @@ from jupyter_pool.core import (
     StopReason,
     StopWorker,
     WorkerDied,
+    WorkerSpent,
     WorkerState,
     WorkerUnresponsive,
 )
@@ -431,3 +433,25 @@ def test_a_worker_that_got_something_to_do_meanwhile_is_not_unresponsive(
     pool.start(1)
     pool.submit("a")
     assert pool(WorkerUnresponsive(1)) == []
+
+
+def test_an_idle_worker_that_says_it_is_spent_is_replaced(make_pool: MakePool) -> None:
+    pool = make_pool()
+    pool.start(1)
+    assert pool(WorkerSpent(1, "a thread")) == [
+        StopWorker(1, kill=False, why=StopReason.RECYCLED, detail="a thread"),
+        StartWorker(2),
+    ]
+    assert pool(WorkerSpent(1, "a thread")) == []
+
+
+def test_a_spent_worker_that_got_something_to_do_meanwhile_is_replaced_when_it_is_free(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool()
+    pool.start(1)
+    pool.submit("a")
+    assert pool(WorkerSpent(1, "a thread")) == []
+    commands = pool(RequestRefused(1, "a", "a thread"))
+    assert StopWorker(1, kill=False, why=StopReason.RECYCLED, detail="a thread") in commands
+    assert pool.ready(2) == [Dispatch("a", 2, 1, None)]

@@ -67,6 +67,7 @@ from jupyter_pool.core import (
     Tick,
     WorkerDied,
     WorkerReady,
+    WorkerSpent,
     WorkerStartFailed,
     WorkerState,
     WorkerStopped,
@@ -492,6 +493,7 @@ class PoolMachine(RuleBasedStateMachine):
                 WorkerStopped(worker_id),
                 ProtocolViolation(worker_id, "late"),
                 RestartWorker(worker_id),
+                WorkerSpent(worker_id, "late"),
             ]
         if worker is None or worker.reset_at is None:
             noise.append(ResetDone(worker_id))

@@ -1,0 +1,86 @@
+"""What a call prints and displays, shown where the caller's own output appears.
+
+Text goes to the caller's ``sys.stdout`` and ``sys.stderr``; in a notebook displays go to the cell that
+made the call. Where a person reads it, in a notebook or a terminal, each line says which worker it
+comes from, as several print at once; in a file or a pipe it is as it was printed.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .request import Event
+
+if TYPE_CHECKING:
+    from .request import Request
+
+__all__ = ["shown_here"]
+
+
+def shown_here() -> CallOutput:
+    """An `on_output` that shows things where this thread's own output appears now."""
+    return CallOutput(contextvars.copy_context())
+
+
+class CallOutput:
+    """Shows the outputs of one request. A front end finds the cell by the caller's context."""
+
+    __slots__ = ("_at_start", "_context", "_relay", "request")
+
+    def __init__(self, context: contextvars.Context) -> None:
+        self._context = context
+        self._relay: Callable[[Event], None] | None = None
+        #: By stream, whether the next text begins a line.
+        self._at_start = {"stdout": True, "stderr": True}
+        #: Whose outputs these are.
+        self.request: Request | None = None
+
+    def copy(self) -> CallOutput:
+        """One for another request of the same caller."""
+        return CallOutput(self._context.copy())
+
+    def __call__(self, event: Event) -> None:
+        self._context.run(self._show, event)
+
+    def _show(self, event: Event) -> None:
+        kind = event["output_type"]
+        if kind == "error":
+            return  # the future raises it
+        shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        kernel = getattr(shell, "kernel", None)
+        if kind == "stream":
+            stream = sys.stderr if event["name"] == "stderr" else sys.stdout
+            labelled = kernel is not None or _is_terminal(stream)
+            stream.write(self._label(event) if labelled else event["text"])
+            stream.flush()
+        elif kernel is not None:
+            if self._relay is None:
+                from jupyter_pool.notebook.relay import Relay
+
+                self._relay = Relay(shell)
+            if kind == "execute_result":
+                event = {**event, "output_type": "display_data"}
+            self._relay(event)
+        elif kind in ("display_data", "execute_result"):
+            sys.stdout.write(f"{event['data'].get('text/plain', '<display>')}\n")
+
+    def _label(self, event: Event) -> str:
+        worker = self.request.worker_id if self.request is not None else "?"
+        label = f"[worker {worker}] "
+        name, text = event["name"], str(event["text"])
+        lines = text.splitlines(keepends=True)
+        first = self._at_start[name]
+        self._at_start[name] = text.endswith("\n")
+        return "".join(
+            label + line if number or first else line for number, line in enumerate(lines)
+        )
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False

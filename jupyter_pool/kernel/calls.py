@@ -1,0 +1,300 @@
+"""The call lane: a function call is one message, and one more back.
+
+A `call_request` on the shell channel is signed and routed like any other request. It is
+served where it is received, without a task of its own:
+
+    arm → shared memory mapped → place (folder, path, environment), seed → function and arguments
+        unpickled, called, value pickled (see `jupyter_pool.calling`) → reply → reset
+
+The reset comes while the reply travels, and before anything else is served. If it finds that the
+process must be replaced, the owner gets a `recycle_notice`, and whatever comes before it acts on that
+is refused.
+
+    request   content   {"v": 1, "split": how many buffers are the function,
+                         "function": the name of its bytes if they are to be kept}
+              metadata  {"jupyter_pool": as of a cell}
+              buffers   the function's frames, none if the worker should have them; the arguments';
+                        values that were put (see `data`)
+    reply     content   {"status": "ok", "kind", "facts"}, or ename, evalue and traceback as of a cell
+              metadata  {"jupyter_pool": {"v": 1, …}}; beside what a cell's says:
+                        idle: an idle status follows; lacks: a function that must be sent
+              buffers   the frames of the outcome
+
+On iopub a call that shows nothing and takes no time leaves no trace, for two statuses would cost as
+much as all the rest. One that puts something out, or lasts, is announced as busy before that, and
+ends with idle after its reply, as the reply says; so whoever gets a reply knows whether to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.session import DELIM
+
+from jupyter_pool.calling import Outcome, PackedCall, run_call
+from jupyter_pool.kernel.functions import FunctionCache
+from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.leftovers import cancel_at_once
+from jupyter_pool.kernel.request import KEY, VERSION, BadRequest, PoolRequest
+from jupyter_pool.kernel.shell import text_of
+
+if TYPE_CHECKING:
+    from jupyter_pool.kernel.kernel import PoolKernel
+
+__all__ = ["CallLane"]
+
+_sched_yield = getattr(os, "sched_yield", None)
+
+#: Frames from this size on, in bytes, are sent without a copy.
+_LARGE = 1 << 16
+_OK = b'{"status":"ok","kind":"value","facts":{}}'  # as the engine's `wire` knows them
+_PLAIN_REPORT = b'{"jupyter_pool":{"v":1}}'
+
+
+class CallLane:
+    """Serves the calls of one kernel, on its main thread."""
+
+    def __init__(self, kernel: PoolKernel) -> None:
+        self._kernel = kernel
+        self._functions = FunctionCache()
+        # As attributes of our own: the kernel's are traits, each look at which costs a microsecond.
+        self._session, self._stream = kernel.session, kernel.shell_stream
+        self._heads: dict[str, str] = {}
+        self._number = 0
+        #: What the requests of late said of themselves, and what was read from it.
+        self._read: tuple[Any, PoolRequest | None] = (None, None)
+        self._waiting: deque[tuple[list[bytes], dict[str, Any]]] = deque()
+
+    def take(self, idents: list[bytes], message: dict[str, Any]) -> None:
+        """Serve a call now, or as soon as nothing else is served."""
+        self._waiting.append((idents, message))
+        self.resume()
+
+    def resume(self) -> None:
+        """Serve the calls that wait, unless something else is being served."""
+        kernel = self._kernel
+        while self._waiting and not kernel._tasks:
+            idents, message = self._waiting.popleft()
+            metadata = message["metadata"].get(KEY)
+            keep = isinstance(metadata, dict) and metadata.get("keep")
+            context = kernel._lasting_context if keep else kernel._fresh_context.copy()
+            context.run(self._serve, idents, message, context)
+
+    # -- one call ------------------------------------------------------------------------
+
+    def _serve(
+        self, idents: list[bytes], message: dict[str, Any], context: contextvars.Context
+    ) -> None:
+        kernel = self._kernel
+        call = _Call(idents, message)
+        GATE.arm()
+        kernel.set_parent(idents, message, channel="shell")
+        try:
+            request = self._parse(message)
+            message["buffers"] = kernel.data.begin(request, message["buffers"])
+            call.keep = request.keep
+            self._run(call, request)
+        except BadRequest as error:
+            call.refuse("InvalidRequest", str(error))
+            call.report["bad_inputs"] = str(error)
+        except (Exception, KeyboardInterrupt, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001
+            self._fail(call, error)
+        if not call.ran or call.keep:
+            self._answer(call)
+        elif cancel_at_once():
+            self._answer(call)
+            if _sched_yield is not None:
+                # Let ZMQ's thread send it now: where processors are few, a quarter more calls.
+                _sched_yield()
+            self._reset(call)
+        else:
+            kernel._start_task(self._end_later(call), context)
+            return
+        self._end()
+
+    async def _end_later(self, call: _Call) -> None:
+        """End a call that has left tasks: what they still do and say is its own."""
+        async with self._kernel._main_asyncio_lock:
+            recycle = await self._kernel.cancel_leftover_tasks()
+            if recycle is not None:
+                self._kernel.spent = call.report["recycle"] = recycle
+            self._answer(call)
+            self._reset(call)
+            self._end()
+
+    def _fail(self, call: _Call, error: BaseException) -> None:
+        # Nothing should come here; but whoever waits must get an answer.
+        GATE.close()
+        self._kernel.log.error("Error while serving a call", exc_info=error)
+        call.refuse(type(error).__name__, text_of(error))
+        call.report.update(failed=repr(error), recycle=f"the kernel failed: {error!r}")
+
+    def _answer(self, call: _Call) -> None:
+        """Reply, and an idle status if there was a busy one."""
+        kernel = self._kernel
+        kernel._finish_streams()
+        announced, left_out = kernel.iopub_thread.finish_call()
+        if announced:
+            call.report["idle"] = True
+        if left_out:
+            call.report["left_out"] = left_out
+        call.frames = kernel.data.send(call.frames)
+        self._send(
+            "call_reply",
+            call,
+            _PLAIN_REPORT if len(call.report) == 1 else kernel.session.pack({KEY: call.report}),
+            _OK if call.content is None else kernel.session.pack(call.content),
+        )
+        if announced:
+            kernel._publish_status("idle", "shell")
+
+    def _reset(self, call: _Call) -> None:
+        try:
+            recycle = self._kernel.restore_baseline()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process is not as new
+            recycle = f"the kernel failed: {error!r}"
+        if recycle is not None:
+            self._kernel.spent = recycle
+            call.frames = []
+            report = self._kernel.session.pack({KEY: {"v": VERSION, "recycle": recycle}})
+            self._send("recycle_notice", call, report, b"{}")
+
+    def _end(self) -> None:
+        self._kernel.in_pool_request = False
+        GATE.disarm()
+        GATE.install()
+
+    def _parse(self, message: dict[str, Any]) -> PoolRequest:
+        """Read what the request says of itself; mostly the same as the one before."""
+        metadata, content = message["metadata"], message["content"]
+        seen, request = self._read
+        if request is None or metadata is not seen:
+            request = PoolRequest.parse(metadata) or PoolRequest()
+            self._read = (metadata, request)
+        if not isinstance(content, dict) or content.get("v") != VERSION:
+            raise BadRequest(f"this worker speaks version {VERSION} of calls")
+        return request
+
+    def _run(self, call: _Call, request: PoolRequest) -> None:
+        kernel, message = self._kernel, call.message
+        header = message["header"]
+        kernel.iopub_thread.begin_call(request.output_limit, header)
+        refusal = kernel.find_refusal(request)
+        if refusal is not None:
+            call.refuse("StaleWorker", refusal)
+            call.report.update(refused=refusal, recycle=refusal)
+            return
+        function, arguments = self._take_apart(call)
+        if function is None:
+            return
+        arguments = kernel.data.receive(arguments)
+        call.ran = True
+        kernel.note.put(header["msg_id"])
+        kernel.in_pool_request = True
+        kernel._allow_stdin = False
+        kernel.prepare_place(request)
+        kernel._kept_for = request.scope if request.keep else None
+        fetching = kernel.data.fetching(kernel.shell.user_ns) if request.puts else None
+        self._call(call, PackedCall(function, arguments), fetching)
+
+    def _take_apart(self, call: _Call) -> tuple[Sequence[Any] | None, Sequence[Any]]:
+        """The frames of the function, None if they must be sent first, and of the arguments."""
+        content, frames = call.message["content"], call.message["buffers"]
+        split, name = content.get("split"), content.get("function")
+        if not isinstance(split, int) or not 0 <= split < len(frames):
+            raise BadRequest("a call without a function, or without arguments")
+        function, arguments = frames[:split], frames[split:]
+        if name is None:
+            return function, arguments
+        if function:
+            found, function = self._functions.put(function)
+            if found != name:
+                raise BadRequest("the function is not the one that was named")
+            return function, arguments
+        kept = self._functions.get(name)
+        if kept is None:
+            call.refuse("FunctionMissing", "the function must be sent")
+            call.report["lacks"] = name
+        return kept, arguments
+
+    def _call(
+        self, call: _Call, packed: PackedCall, fetching: AbstractContextManager[None] | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        outcome: Outcome | None = None
+        # A function may run a loop of its own, as in any other process pool.
+        asyncio._set_running_loop(None)
+        try:
+            try:
+                GATE.open()
+                main = self._kernel.shell.user_ns
+                outcome = run_call(packed, main, fetching, self._kernel.data.share)
+            except BaseException as struck:  # noqa: BLE001 - an interrupt, outside users' code
+                outcome = Outcome.of_error(struck)
+            GATE.close()
+        except BaseException as struck:  # noqa: BLE001 - an interrupt, in the lines above
+            GATE.close()
+            outcome = outcome or Outcome.of_error(struck)
+        finally:
+            asyncio._set_running_loop(loop)
+        call.frames = list(outcome.frames)
+        if outcome.kind == "error":
+            facts = outcome.facts
+            call.content = {
+                "status": "error",
+                "ename": facts["name"],
+                "evalue": facts["text"],
+                "traceback": facts["traceback"].splitlines(keepends=True),
+            }
+            self._kernel.iopub_thread.limit.shorten_error(call.content)
+        elif outcome.kind != "value":
+            call.content = {"status": "ok", "kind": outcome.kind, "facts": outcome.facts}
+
+    # -- answering -----------------------------------------------------------------------
+
+    def _send(self, kind: str, call: _Call, report: bytes, content: bytes) -> None:
+        session = self._session
+        head = self._heads.get(kind)
+        if head is None:
+            fixed = session.msg_header(kind)
+            names = ("username", "session", "version", "msg_type")
+            start = session.pack({name: fixed[name] for name in names})[:-1].decode()
+            head = self._heads[kind] = f'{start},"msg_id":"{session.session}_{os.getpid()}_call_'
+        self._number += 1
+        date = datetime.now(timezone.utc).isoformat()
+        parts = [
+            f'{head}{self._number}","date":"{date}"}}'.encode(),
+            session.packed_parent(call.message["header"]),
+            report,
+            content,
+        ]
+        frames = [*call.idents, DELIM, session.sign(parts), *parts, *call.frames]
+        copy = all(len(frame) < _LARGE for frame in call.frames)
+        self._stream.send_multipart(frames, copy=copy)
+
+
+class _Call:
+    """One call under way."""
+
+    __slots__ = ("content", "frames", "idents", "keep", "message", "ran", "report")
+
+    def __init__(self, idents: list[bytes], message: dict[str, Any]) -> None:
+        self.idents = idents
+        self.message = message
+        self.keep = False
+        #: It may have left something, so the worker must be reset.
+        self.ran = False
+        self.report: dict[str, Any] = {"v": VERSION}
+        #: None: it went well.
+        self.content: dict[str, Any] | None = None
+        self.frames: list[Any] = []
+
+    def refuse(self, ename: str, evalue: str) -> None:
+        self.content = {"status": "error", "ename": ename, "evalue": evalue, "traceback": []}
