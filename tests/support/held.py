@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import threading
@@ -33,10 +34,35 @@ class Held:
 
 
 def shared_memory() -> set[str]:
-    """Segments and semaphores such as Python makes; other programs of this machine use others."""
+    """Segments and semaphores such as Python makes, and what pools have there or have left.
+
+    Other programs of this machine use other names; pools in other processes hold locks.
+    """
     folder = Path("/dev/shm")
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in names if name.startswith(("psm_", "sem.", "pool", "jupyter"))}
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    return {
+        path.name
+        for path in paths
+        if path.name.startswith(("psm_", "sem.", "pool", "jupyter")) and not _is_anothers(path)
+    }
+
+
+def _is_anothers(folder: Path) -> bool:
+    """Whether another process that lives has this folder."""
+    lock = folder / "lock"
+    try:
+        with lock.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        ours = (os.readlink(f"/proc/self/fd/{fd}") for fd in _own_descriptors())
+        return str(lock) not in ours
+    except OSError:
+        return False  # none of a pool's, or half made, or half gone
+    return False
+
+
+def _own_descriptors() -> list[str]:
+    return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
 
 
 def memory() -> float:
