@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import tqdm.auto  # noqa: F401 - now: beside a test's IPython shell it would be a notebook's for good
+import tqdm.std
 
 from jupyter_pool import KernelPool
 from support.calls import by_value
@@ -125,7 +125,9 @@ def test_tqdms_concurrent_map_takes_a_pool(
     from tqdm.contrib import concurrent
 
     with warnings.catch_warnings():
-        found: list[Any] = concurrent._executor_map(KernelPool, square, range(30), max_workers=2)
+        found: list[Any] = concurrent._executor_map(
+            KernelPool, square, range(30), max_workers=2, tqdm_class=tqdm.std.tqdm
+        )
     assert found == [x * x for x in range(30)]
     assert "30/30" in capsys.readouterr().err
 

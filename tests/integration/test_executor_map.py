@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tqdm.auto  # noqa: F401 - now: beside a test's IPython shell it would be a notebook's for good
+import tqdm.std
 
 from jupyter_pool import (
     InvalidRequest,
@@ -358,8 +358,10 @@ def test_what_items_print_appears_here_and_costs_no_result(
 
 
 def test_a_progress_bar_shows_what_is_done(
-    pool: KernelPool, capsys: pytest.CaptureFixture[str]
+    pool: KernelPool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # tqdm.auto takes a process that has imported ipykernel for a notebook.
+    monkeypatch.setitem(sys.modules, "tqdm.auto", tqdm.std)
     assert list(pool.map(abs, range(30), progress="counting")) == list(range(30))
     shown = capsys.readouterr().err
     assert "counting: 100%" in shown

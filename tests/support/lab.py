@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,6 +90,8 @@ class QuickstartServer:
     @staticmethod
     def _configure() -> None:
         config = Path(os.environ["JUPYTER_CONFIG_DIR"])
+        # What an earlier test had open, JupyterLab would open again.
+        shutil.rmtree(config / "lab" / "workspaces", ignore_errors=True)
         (config / "labconfig").mkdir(exist_ok=True)
         (config / "labconfig" / "page_config.json").write_text(json.dumps(_DISABLED))
         for name, values in _SETTINGS.items():
