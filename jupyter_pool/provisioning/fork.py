@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
+import logging
 import os
 import pathlib
 import subprocess
@@ -28,7 +30,7 @@ from jupyter_pool import kernel
 
 from .guardian import Guardian
 from .kernelspecs import PROVISIONER
-from .templates import ForkFailed, Templates, is_supported
+from .templates import PLAINLY, ForkFailed, Templates, is_supported
 
 __all__ = ["NAME", "ForkProvisioner"]
 
@@ -47,7 +49,10 @@ class ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Launch a kernel; plainly if it cannot be forked."""
         ours = _parse(cmd)
-        if ours is None or not _UNDERSTOOD.issuperset(kwargs) or is_supported():
+        if ours is None or not _UNDERSTOOD.issuperset(kwargs):
+            return await super().launch_kernel(cmd, **kwargs)
+        if (reason := is_supported()) is not None:
+            _say_unsupported(reason)
             return await super().launch_kernel(cmd, **kwargs)
         connection_file, preload = ours
         cwd = os.fspath(kwargs.get("cwd") or pathlib.Path.cwd())
@@ -94,6 +99,12 @@ class ForkProvisioner(LocalProvisioner):
         if watched is not None and self.pid is not None:
             watched.remove(self.pid)
         return code
+
+
+@functools.cache
+def _say_unsupported(reason: str) -> None:
+    # Once, and no warning: there is nothing that anybody could do about it.
+    logging.getLogger("jupyter_pool").info(PLAINLY, reason)
 
 
 def _parse(cmd: list[str]) -> tuple[str, list[str]] | None:

@@ -41,6 +41,9 @@ _MOST_REFUSED = 64
 
 _log = logging.getLogger("jupyter_pool")
 
+#: How the log says it.
+PLAINLY = "workers are started without a fork server: %s"
+
 #: What Jupyter applications set anew for each kernel, and pytest for each test: no part of a
 #: template's environment.
 VOLATILE = frozenset(
@@ -358,7 +361,7 @@ class Templates:
         self._refused[key] = (reason, until)
         if reason not in self._said:
             self._said.add(reason)
-            _log.warning("workers are started without a fork server: %s", reason)
+            _log.warning(PLAINLY, reason)
 
     def _forget(self, template: Template) -> None:
         with self._lock:

@@ -70,6 +70,7 @@ def test_one_worker_from_a_cold_template_takes_no_longer_than_a_stock_kernel() -
     )
 
 
+@pytest.mark.xfail(reason="about 0.09: half of a start is page faults of what the fork shares")
 def test_one_worker(warm: KernelPool) -> None:
     check(
         measure(
@@ -78,11 +79,12 @@ def test_one_worker(warm: KernelPool) -> None:
             "a stock kernel",
             lambda: start_together(1),
             rounds=7,
-            at_most=0.2,
+            at_most=0.07,
         )
     )
 
 
+@pytest.mark.xfail(reason="about 0.08: at the bar")
 def test_eight_workers(warm: KernelPool) -> None:
     check(
         measure(
@@ -91,7 +93,7 @@ def test_eight_workers(warm: KernelPool) -> None:
             "8 stock kernels",
             lambda: start_together(8),
             rounds=3,
-            at_most=0.2,
+            at_most=0.08,
         )
     )
 
@@ -109,6 +111,7 @@ def test_eight_workers_from_a_cold_template() -> None:
     )
 
 
+@pytest.mark.xfail(reason="about 0.05: at the bar")
 def test_eight_workers_with_libraries() -> None:
     with KernelPool(size=1, preload=LIBRARIES) as pool:
         pool.start(wait=True, timeout=ENOUGH)
@@ -119,11 +122,12 @@ def test_eight_workers_with_libraries() -> None:
                 "8 stock kernels importing them",
                 lambda: start_together(8, IMPORTS),
                 rounds=2,
-                at_most=0.12,
+                at_most=0.05,
             )
         )
 
 
+@pytest.mark.xfail(reason="about 0.13: a start, and a death before it")
 def test_a_full_pool_again_after_a_kill(warm: KernelPool) -> None:
     with KernelPool(size=1, reserve=1) as pool:
 
@@ -155,7 +159,7 @@ def test_a_full_pool_again_after_a_kill(warm: KernelPool) -> None:
                 "a stock kernel",
                 lambda: start_together(1),
                 rounds=9,
-                at_most=0.25,
+                at_most=0.1,
             )
         )
 
@@ -177,7 +181,7 @@ def stock_memory(code: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("preload", "at_most"), [([], 0.45), (LIBRARIES, 0.15)], ids=["bare", "libraries"]
+    ("preload", "at_most"), [([], 0.35), (LIBRARIES, 0.15)], ids=["bare", "libraries"]
 )
 def test_memory_of_an_idle_worker(preload: list[str], at_most: float) -> None:
     with KernelPool(size=4, preload=preload) as pool:
@@ -194,6 +198,7 @@ def test_memory_of_an_idle_worker(preload: list[str], at_most: float) -> None:
     assert ratio <= at_most
 
 
+@pytest.mark.xfail(reason="about 0.15: a start and an end cost 50 ms of processor time")
 def test_requests_that_have_a_process_each(warm: KernelPool) -> None:
     requests = 200
     theirs = [start_together(2) / 2 for _ in range(3)]
@@ -210,7 +215,7 @@ def test_requests_that_have_a_process_each(warm: KernelPool) -> None:
         f"\na request with a process of its own, 2 at a time: {ours * 1000:.1f} ms, "
         f"a fresh stock kernel: {statistics.median(theirs) * 1000:.0f} ms, ratio {ratio:.3f}"
     )
-    assert ratio <= 0.25
+    assert ratio <= 0.06
 
 
 def test_a_hundred_workers_for_the_record(warm: KernelPool) -> None:

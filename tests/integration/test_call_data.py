@@ -24,10 +24,10 @@ from jupyter_pool import (
     WorkerDied,
     shared,
 )
-from jupyter_pool.engine.loop import Engine
 from support.calls import Door, by_value, pass_through
 from support.cells import DEADLINE
 from support.conditions import eventually
+from support.segments import files
 
 KB = 1 << 10
 #: Every array of the tests that is to be shared has more bytes.
@@ -77,16 +77,6 @@ def door(tmp_path: Path) -> Iterator[Door]:
     door = Door(tmp_path)
     yield door
     door.close()
-
-
-def files() -> list[str]:
-    """What is in shared memory. Handles of a test may be in cycles with errors that it met."""
-    gc.collect()
-    engine = Engine._current
-    assert engine is not None
-    if engine.shared is None:
-        return []
-    return sorted(path.name for path in Path(engine.shared.folder).iterdir() if path.suffix)
 
 
 def idle(pool: KernelPool) -> bool:

@@ -18,9 +18,9 @@ from jupyter_client.manager import AsyncKernelManager
 
 from jupyter_pool import KernelPool, kernel
 from jupyter_pool.provisioning import fork
-from jupyter_pool.provisioning.guardian import Guardian
 from jupyter_pool.provisioning.templates import ForkedProcess, Templates, is_supported
 from support.cells import DEADLINE, value
+from support.templates import own_templates
 
 pytestmark = pytest.mark.skipif(is_supported() is not None, reason=f"platform: {is_supported()}")
 
@@ -37,11 +37,8 @@ class Manager(AsyncKernelManager):
 
 @pytest.fixture(scope="module")
 def templates() -> Iterator[Templates]:
-    guardian = Guardian("")
-    templates = Templates(guardian.add, guardian.remove)
-    yield templates
-    templates.close()
-    guardian.close()
+    with own_templates() as templates:
+        yield templates
 
 
 @asynccontextmanager

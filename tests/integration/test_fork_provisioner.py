@@ -20,7 +20,6 @@ from jupyter_client.manager import AsyncKernelManager
 
 from jupyter_pool import kernel
 from jupyter_pool.provisioning import fork
-from jupyter_pool.provisioning.guardian import Guardian
 from jupyter_pool.provisioning.templates import (
     ForkedProcess,
     Templates,
@@ -28,17 +27,15 @@ from jupyter_pool.provisioning.templates import (
     is_supported,
 )
 from support.cells import DEADLINE
+from support.templates import own_templates
 
 pytestmark = pytest.mark.skipif(is_supported() is not None, reason=f"platform: {is_supported()}")
 
 
 @pytest.fixture(scope="module")
 def templates() -> Iterator[Templates]:
-    guardian = Guardian("")
-    templates = Templates(guardian.add, guardian.remove)
-    yield templates
-    templates.close()
-    guardian.close()
+    with own_templates() as templates:
+        yield templates
 
 
 class Manager(AsyncKernelManager):
@@ -249,9 +246,7 @@ async def test_another_kernel_is_started_plainly(folder: Path, templates: Templa
 async def test_without_its_template_a_kernel_goes_on_and_its_exit_code_is_unknown(
     folder: Path,
 ) -> None:
-    guardian = Guardian("")
-    templates = Templates(guardian.add, guardian.remove)
-    try:
+    with own_templates() as templates:
         async with kernel_of(folder, templates, fork.NAME) as manager:
             (template,) = templates._templates.values()
             os.kill(template.pid, signal.SIGKILL)
@@ -264,6 +259,3 @@ async def test_without_its_template_a_kernel_goes_on_and_its_exit_code_is_unknow
             await manager.start_kernel(cwd=str(folder))
             assert isinstance(manager.provisioner.process, ForkedProcess)  # type: ignore[union-attr]
             assert await value(manager, "r = 1") == "1"
-    finally:
-        templates.close()
-        guardian.close()

@@ -123,6 +123,8 @@ def test_a_preload_that_is_missing_fails_the_start_with_its_reason() -> None:
         assert "No module named 'no_such_module_here'" in str(caught.value.stderr)
 
 
+# As PyTorch says it; there is no such device to be relied on.
+CUDA = "class cuda:\n    def is_initialized(): return True\n"
 THREADED = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
 
 
@@ -132,6 +134,7 @@ THREADED = "import threading; threading.Thread(target=threading.Event().wait, da
         ("starts_a_thread", THREADED, "the imports started threads, which a fork does not copy"),
         ("polars", "", "polars has a pool of threads that a fork does not copy"),
         ("grpc", "", "gRPC cannot be used after a fork"),
+        ("torch", CUDA, "CUDA is initialised, and cannot be used after a fork"),
     ],
 )
 def test_with_a_preload_that_a_fork_breaks_workers_start_plainly_which_is_said_once(
@@ -149,6 +152,19 @@ def test_with_a_preload_that_a_fork_breaks_workers_start_plainly_which_is_said_o
     said = [record.getMessage() for record in caplog.records if reason in record.getMessage()]
     assert len(said) == 1
     assert said[0].startswith("workers are started without a fork server: ")
+
+
+def test_where_there_can_be_no_fork_server_workers_start_plainly_which_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fork, "is_supported", lambda: "not on this system")
+    fork._say_unsupported.cache_clear()
+    with caplog.at_level(logging.INFO, "jupyter_pool"), KernelPool(size=2) as pool:
+        pool.start(wait=True)
+        assert value(pool.execute(PARENT)) == str(os.getpid())
+        assert all_templates() == []
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("workers are started without a fork server: not on this system") == 1
 
 
 def test_imports_that_do_not_end_do_not_hold_up_the_end_of_the_pool(modules: Path) -> None:

@@ -27,6 +27,7 @@ from jupyter_pool import (
 from jupyter_pool.engine.loop import Engine
 from support.cells import DEADLINE, Gate, Watcher, pids, value
 from support.conditions import eventually, gone
+from support.segments import files
 
 KB = 1 << 10
 SHARE_FROM = 64 * KB
@@ -49,16 +50,6 @@ def pool(request: pytest.FixtureRequest, pyzmqs_thread: None) -> Iterator[Kernel
 @pytest.fixture
 def x() -> np.ndarray[Any, Any]:
     return np.random.default_rng().random(20_000)
-
-
-def files() -> list[str]:
-    """What is in shared memory. Handles of earlier tests may be in cycles with errors they met."""
-    gc.collect()
-    engine = Engine._current
-    assert engine is not None
-    if engine.shared is None:
-        return []
-    return sorted(path.name for path in Path(engine.shared.folder).iterdir() if path.suffix)
 
 
 # What a cell finds that its worker keeps of what was put.

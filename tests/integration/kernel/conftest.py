@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from integration.kernel.kernel_client import Worker, start_worker
 
-from jupyter_pool.provisioning.guardian import Guardian
 from jupyter_pool.provisioning.templates import Templates, is_supported
+from support.templates import own_templates
 
 
 @pytest.fixture(scope="module", params=["plain", "forked"])
@@ -21,11 +21,8 @@ def templates(request: pytest.FixtureRequest) -> Iterator[Templates | None]:
         return
     if reason := is_supported():
         pytest.skip(f"platform: no fork server: {reason}")
-    guardian = Guardian("")
-    templates = Templates(guardian.add, guardian.remove)
-    yield templates
-    templates.close()
-    guardian.close()
+    with own_templates() as templates:
+        yield templates
 
 
 @pytest.fixture
