@@ -113,15 +113,12 @@ def families(pids: Iterable[int]) -> dict[int, set[int]]:
 
     Read at one go, as there may be many processes to look through; nobody without /proc.
     """
-    if not _LINUX:
-        return {pid: set() for pid in pids}
     below: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat_fields(int(entry))
-            if fields and fields[0] not in "ZX":
-                for above in {int(fields[1]), int(fields[3])}:
-                    below.setdefault(above, []).append(int(entry))
+    for each in _pids():
+        fields = _stat_fields(each)
+        if fields and fields[0] not in "ZX":
+            for above in {int(fields[1]), int(fields[3])}:
+                below.setdefault(above, []).append(each)
     found: dict[int, set[int]] = {}
     for pid in pids:
         family, fresh = {pid}, [pid]
