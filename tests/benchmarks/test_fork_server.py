@@ -70,7 +70,7 @@ def test_one_worker_from_a_cold_template_takes_no_longer_than_a_stock_kernel() -
     )
 
 
-@pytest.mark.xfail(reason="about 0.09: half of a start is page faults of what the fork shares")
+@pytest.mark.xfail(reason="about 0.08: half of a start is page faults of what the fork shares")
 def test_one_worker(warm: KernelPool) -> None:
     check(
         measure(
@@ -84,7 +84,6 @@ def test_one_worker(warm: KernelPool) -> None:
     )
 
 
-@pytest.mark.xfail(reason="about 0.08: at the bar")
 def test_eight_workers(warm: KernelPool) -> None:
     check(
         measure(
@@ -111,7 +110,6 @@ def test_eight_workers_from_a_cold_template() -> None:
     )
 
 
-@pytest.mark.xfail(reason="about 0.05: at the bar")
 def test_eight_workers_with_libraries() -> None:
     with KernelPool(size=1, preload=LIBRARIES) as pool:
         pool.start(wait=True, timeout=ENOUGH)
