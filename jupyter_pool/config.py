@@ -252,13 +252,15 @@ class PoolConfig(Configurable):
         zero=True,
         default_value=30.0,
         help="""How long a request of execute*() and execute_program() waits for a worker, in
-        seconds; 0 does not wait. None: no limit.""",
+        seconds; 0 does not wait. submit(), map(), submit_code(), the magics and `jupyter pool exec`
+        wait as long as it takes. None: no limit.""",
     ).tag(config=True)
     operation_timeout = _Seconds(
         optional=True,
         default_value=120.0,
         help="""How long the code of execute*() and execute_program() may run, in seconds, before
-        it is interrupted. None: no limit.""",
+        it is interrupted. What else there is has no limit unless it is given one. None: no
+        limit.""",
     ).tag(config=True)
     max_waiting = _Count(
         least=0,
@@ -284,14 +286,14 @@ class PoolConfig(Configurable):
         help="""Stop a worker beyond size that was idle for so many seconds. None: keep it.""",
     ).tag(config=True)
     preload = _Modules(
-        help="""Modules that workers import before they are ready: a list of names. Where there is a
-        fork server (Linux) they are imported once, and workers share their memory.""",
+        help="""Modules that workers import before they are ready, such as ["numpy", "pandas"]. Where
+        there is a fork server (Linux) they are imported once, and workers share their memory.""",
     ).tag(config=True)
     threads_per_worker = _Threads(
         default_value="auto",
         help="""How many threads NumPy's, SciPy's and other libraries may use for one request (those of
         OpenBLAS, MKL, BLIS and OpenMP). "auto": the usable CPUs divided by the busy workers, when the
-        request starts; or as environment variables say, where one such as OMP_NUM_THREADS is set. None:
+        request starts, so that a lone one has them all; or as environment variables say, where one such as OMP_NUM_THREADS is set. None:
         what the libraries do by themselves.""",
     ).tag(config=True)
     output_limit = _Size(
@@ -304,8 +306,8 @@ class PoolConfig(Configurable):
     memory_limit = _Size(
         least=LEAST_MEMORY,
         default_value=None,
-        help="""How much memory a worker may have, in bytes: what it shares with no other worker, and
-        its child processes. Looked at while a request runs; one that exceeds it ends as
+        help="""How much memory a worker may have, in bytes or as "8GB": what it shares with no other
+        worker, and its child processes. Looked at while a request runs; one that exceeds it ends as
         MemoryLimitExceeded, and its worker is killed and replaced. A worker that has grown by more
         than half of it is replaced when it is free. None: no limit.""",
     ).tag(config=True)

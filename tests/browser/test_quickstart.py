@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jupyter_pool import cli
+from jupyter_pool.cli import quickstart
 from support import readme
 from support.lab import QuickstartServer
 
@@ -119,7 +119,7 @@ def test_every_cell_of_the_quickstart_runs_and_shows_what_it_was_shipped_with(
     open_notebook(page, server)
     run_all(page)
     save(page)
-    shipped = code_cells(cli.find_notebook())
+    shipped = code_cells(quickstart.find_notebook())
     ran = code_cells(server.folder / "quickstart.ipynb")
     seen = page.locator(".jp-CodeCell")
     assert seen.count() == len(ran) == len(shipped)

@@ -14,23 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_pool import __version__, cli
+from jupyter_pool import __version__
+from jupyter_pool.cli import quickstart
+from support.commands import run
 from support.lab import QuickstartServer
-
-
-def run(
-    *arguments: str, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jupyter_pool.cli", *arguments],
-        cwd=cwd,
-        env=None if env is None else {**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_jupyter_finds_the_command(tmp_path: Path) -> None:
@@ -50,17 +37,26 @@ def test_jupyter_finds_the_command(tmp_path: Path) -> None:
 def test_help_names_the_commands_and_no_command_is_a_misuse(tmp_path: Path) -> None:
     asked = run("--help", cwd=tmp_path)
     assert asked.returncode == 0
-    assert "quickstart" in asked.stdout
     bare = run(cwd=tmp_path)
     assert bare.returncode == 2
-    assert "quickstart" in bare.stdout
+    assert bare.stdout == asked.stdout
+    for command in ("quickstart", "exec", "doctor", "kernelspec"):
+        assert f"\n{command}\n    " in asked.stdout
+
+
+@pytest.mark.parametrize("command", [["quickstart"], ["kernelspec", "install"]])
+def test_an_unknown_option_is_named_and_nothing_is_done(tmp_path: Path, command: list[str]) -> None:
+    done = run(*command, "--prot=9999", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"jupyter pool {' '.join(command)}: there is no option --prot" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_command_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     done = run("quikstart", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no command 'quikstart'" in done.stderr
-    assert "it has: quickstart" in done.stderr
+    assert "it has: quickstart, exec, doctor, kernelspec. Did you mean quickstart?" in done.stderr
 
 
 def test_help_of_quickstart_says_what_it_does_and_takes(tmp_path: Path) -> None:
@@ -78,20 +74,20 @@ def test_quickstart_copies_the_notebook_and_serves_it(tmp_path: Path) -> None:
         asked = urllib.request.Request(address, headers={"Authorization": f"token {server.token}"})
         with urllib.request.urlopen(asked, timeout=30) as answer:
             served = json.load(answer)
-    shipped = cli.find_notebook()
+    shipped = quickstart.find_notebook()
     assert (tmp_path / "quickstart.ipynb").read_bytes() == shipped.read_bytes()
     assert len(served["content"]["cells"]) == len(json.loads(shipped.read_text())["cells"])
 
 
 def test_an_untouched_copy_is_opened_again(tmp_path: Path) -> None:
-    cli.copy_notebook(tmp_path)
-    assert "already" in cli.copy_notebook(tmp_path)
+    quickstart.copy_notebook(tmp_path)
+    assert "already" in quickstart.copy_notebook(tmp_path)
 
 
 def test_a_changed_copy_is_kept_and_said_to_differ(tmp_path: Path) -> None:
     mine = tmp_path / "quickstart.ipynb"
     mine.write_text("my own work")
-    report = cli.copy_notebook(tmp_path)
+    report = quickstart.copy_notebook(tmp_path)
     assert "differs" in report
     assert "nothing was overwritten" in report
     assert mine.read_text() == "my own work"
@@ -118,7 +114,7 @@ def test_what_quickstart_needs_is_what_the_extra_brings() -> None:
     needs = requires("jupyter-pool") or []
     extra = [line for line in needs if re.search(r"""extra == ['"]lab['"]""", line)]
     names = {re.split(r"[^\w-]", line, maxsplit=1)[0] for line in extra}
-    assert names == set(cli.NEEDED.values())
+    assert names == set(quickstart.NEEDED.values())
 
 
 @pytest.mark.skipif(
@@ -135,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_options_after_the_dashes_reach_jupyterlab() -> None:
-    app = cli.QuickstartApp()
+    app = quickstart.QuickstartApp()
     app.parse_command_line(["--no-browser", "--port=0", "--", "--ServerApp.ip=0.0.0.0"])
     command = app.lab_command()
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import jupyter_pool
-from jupyter_pool import errors
+from jupyter_pool import errors, results
+from jupyter_pool.cli.app import PoolApp
+from jupyter_pool.cli.execute import ExecApp
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.kernel import leftovers, reset
 from jupyter_pool.notebook.arguments import exec_parser
 from jupyter_pool.notebook.commands import PARSERS
-from support import readme
+from support import option_table, readme
 
 TEXT = readme.README.read_text(encoding="utf-8")
 
@@ -20,6 +23,18 @@ SECURITY = (
     '`isolation="process"` separates requests from one another, not from you. '
     "`namespace` is not for mutually distrusting users. "
     "For untrusted code, run the pool inside a container or VM."
+)
+
+REPORTS = (
+    "ExecutionResult",
+    "Timings",
+    "PoolStatus",
+    "WorkerInfo",
+    "PoolStats",
+    "Distribution",
+    "HealthReport",
+    "WorkerVerdict",
+    "SessionInfo",
 )
 
 
@@ -55,17 +70,63 @@ def test_the_security_text_is_the_designs() -> None:
     assert SECURITY in " ".join(TEXT.split())
 
 
-def test_every_option_is_listed_with_its_default() -> None:
-    listed: dict[str, str] = {}
-    for names, default, _ in readme.table("option"):
-        words, defaults = readme.code_words(names), readme.code_words(default)
-        for number, name in enumerate(words):
-            listed[name] = defaults[number] if len(defaults) == len(words) else ""
-    assert list(listed) == PoolConfig.option_names()
-    config = PoolConfig()
-    for name, default in listed.items():
-        if default and name != "name":
-            assert getattr(config, name) == _value(default), name
+def test_the_table_of_options_is_what_the_configuration_says() -> None:
+    assert option_table.current_table(TEXT) == option_table.option_table(), (
+        "run: python tests/support/option_table.py"
+    )
+
+
+def test_every_option_that_is_named_as_one_exists() -> None:
+    named = set(re.findall(r"(?:c\.|--)KernelPool\.(\w+)", TEXT))
+    assert named
+    assert named <= set(PoolConfig.option_names())
+
+
+def test_every_public_name_is_documented_and_mentioned() -> None:
+    undocumented, unmentioned = set(), set()
+    names = {name: getattr(jupyter_pool, name) for name in jupyter_pool.__all__}
+    for cls in (jupyter_pool.KernelPool, jupyter_pool.AsyncKernelPool):
+        names |= {f"{cls.__name__}.{name}": getattr(cls, name) for name in _methods(cls)}
+    for name, thing in names.items():
+        if not inspect.getdoc(thing):
+            undocumented.add(name)
+        if not re.search(rf"(?<!\w){re.escape(name.split('.')[-1])}(?!\w)", TEXT):
+            unmentioned.add(name)
+    assert (undocumented, unmentioned) == (set(), set())
+
+
+def test_everything_that_results_and_reports_tell_is_listed() -> None:
+    listed = {
+        words[0]: {re.split(r"\W", word)[0] for word in words[1:]}
+        for words in (
+            [readme.code_words(first)[0], *readme.code_words(attributes)]
+            for first, attributes in readme.table("class, and where it comes from")
+        )
+    }
+    for name in REPORTS:
+        cls = getattr(results, name)
+        attributes = {attribute for attribute in dir(cls) if not attribute.startswith("_")}
+        if issubclass(cls, tuple):
+            attributes = set(cls._fields)
+        attributes -= {"of"}  # makes one
+        assert listed.pop(name) == attributes, name
+        assert inspect.getdoc(cls), name
+    assert listed == {}
+
+
+def test_every_error_has_advice() -> None:
+    advised = [readme.code_words(row[0])[0] for row in readme.table("error")]
+    assert sorted(advised) == sorted(errors.__all__)
+
+
+def test_every_command_and_every_option_of_exec_is_described() -> None:
+    for command in PoolApp.subcommands:
+        assert f"`jupyter pool {command}" in TEXT
+    section = TEXT[TEXT.index("## On the command line") : TEXT.index("## Errors\n")]
+    told = {word.split("=")[0].lstrip("-") for word in re.findall(r"--?[\w-]+", section)}
+    for names in (*ExecApp.aliases, *ExecApp.flags):
+        spellings = {names} if isinstance(names, str) else set(names)
+        assert spellings & (told | {"config"}), names
 
 
 def test_every_error_is_listed_with_its_names() -> None:
@@ -120,9 +181,8 @@ def test_the_three_lists_of_statelessness_are_there_and_name_what_is_harmless() 
         assert name in text
 
 
-def _value(text: str) -> object:
-    return (
-        int(text)
-        if text.isdigit()
-        else {"None": None, "False": False, "()": ()}.get(text, text.strip('"'))
-    )
+def _methods(cls: type) -> set[str]:
+    """What users call: what is defined where the pools and their calls are."""
+    modules = ("jupyter_pool.pool", "jupyter_pool.async_pool", "jupyter_pool.executor")
+    homes = [home for home in cls.__mro__ if home.__module__ in modules]
+    return {name for home in homes for name in vars(home) if not name.startswith("_")}
