@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from support.isolation import Isolation
 from support.leaks import LeakCheck
@@ -25,6 +26,9 @@ _isolation = pytest.StashKey[Isolation]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_isolation] = Isolation()
+    # How long an example takes says how busy the machine is; tests that hang are ended anyway.
+    settings.register_profile("jupyter_pool", deadline=None)
+    settings.load_profile("jupyter_pool")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -30,6 +30,10 @@ class PoolApp(Command):
             "jupyter_pool.cli.doctor.DoctorApp",
             "Check this installation, and say how to mend what is wrong.",
         ),
+        "bench": (
+            "jupyter_pool.cli.bench.BenchApp",
+            "Measure the pool against its peers.",
+        ),
         "kernelspec": (
             "jupyter_pool.cli.kernelspec.KernelspecApp",
             'Install the kernel "Python 3 (instant)" for JupyterLab.',

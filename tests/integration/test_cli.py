@@ -56,7 +56,10 @@ def test_an_unknown_command_is_answered_with_the_known_ones(tmp_path: Path) -> N
     done = run("quikstart", cwd=tmp_path)
     assert done.returncode == 2
     assert "no command 'quikstart'" in done.stderr
-    assert "it has: quickstart, exec, doctor, kernelspec. Did you mean quickstart?" in done.stderr
+    assert (
+        "it has: quickstart, exec, doctor, bench, kernelspec. Did you mean quickstart?"
+        in done.stderr
+    )
 
 
 def test_help_of_quickstart_says_what_it_does_and_takes(tmp_path: Path) -> None:

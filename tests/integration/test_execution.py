@@ -22,9 +22,9 @@ from jupyter_pool import (
     KernelPool,
     OperationTimeout,
 )
+from jupyter_pool.bench.stock import StockKernel
 from jupyter_pool.results import WaitInfo
 from support.cells import DEADLINE, Gate, Watcher, pid, value
-from support.stock import StockKernel
 
 
 @pytest.fixture(scope="module")

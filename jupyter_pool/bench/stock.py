@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import ensure_event_loop
+
+__all__ = ["StockKernel", "start_together"]
 
 START_TIMEOUT = 60.0
 
@@ -27,7 +31,7 @@ async def _ready(client: AsyncKernelClient, code: str) -> None:
 
 async def _start_together(count: int, code: str) -> float:
     managers = [AsyncKernelManager(kernel_name="python3") for _ in range(count)]
-    clients = []
+    clients: list[AsyncKernelClient] = []
 
     async def one(manager: AsyncKernelManager) -> None:
         await manager.start_kernel(stderr=subprocess.DEVNULL)
@@ -36,32 +40,47 @@ async def _start_together(count: int, code: str) -> float:
         await _ready(client, code)
 
     begun = time.perf_counter()
-    await asyncio.gather(*map(one, managers))
-    took = time.perf_counter() - begun
-    for client in clients:
-        client.stop_channels()
-    await asyncio.gather(*(manager.shutdown_kernel(now=True) for manager in managers))
-    return took
+    try:
+        await asyncio.gather(*map(one, managers))
+        return time.perf_counter() - begun
+    finally:
+        for client in clients:
+            client.stop_channels()
+        await asyncio.gather(
+            *(manager.shutdown_kernel(now=True) for manager in managers if manager.has_kernel)
+        )
 
 
 def start_together(count: int, code: str = "") -> float:
     """Seconds until so many stock kernels, started at once, are ready and have run that code."""
-    return asyncio.run(_start_together(count, code))
+    # In a thread of its own: the caller's may have a running loop, as in a notebook.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _start_together(count, code)).result()
+
+
+def _close_loop() -> None:
+    """jupyter_client keeps the loop that its blocking calls use, if they do not find one running."""
+    loop = ensure_event_loop()
+    if not loop.is_running():
+        loop.close()
 
 
 class StockKernel:
     """One running stock kernel and its blocking client."""
 
     def __enter__(self) -> BlockingKernelClient:
-        self._manager = KernelManager(kernel_name="python3")
-        self._manager.start_kernel(stderr=subprocess.DEVNULL)
-        self.client: BlockingKernelClient = self._manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=START_TIMEOUT)
-        return self.client
+        with ExitStack() as stack:
+            stack.callback(_close_loop)
+            manager = KernelManager(kernel_name="python3")
+            stack.callback(manager.cleanup_resources)
+            stack.callback(lambda: manager.has_kernel and manager.shutdown_kernel(now=True))
+            manager.start_kernel(stderr=subprocess.DEVNULL)
+            client: BlockingKernelClient = manager.client()
+            stack.callback(client.stop_channels)
+            client.start_channels()
+            client.wait_for_ready(timeout=START_TIMEOUT)
+            self._stack = stack.pop_all()
+        return client
 
     def __exit__(self, *error: object) -> None:
-        self.client.stop_channels()
-        self._manager.shutdown_kernel(now=True)
-        self._manager.cleanup_resources()
-        ensure_event_loop().close()  # jupyter_client keeps the one that its blocking calls use
+        self._stack.close()
