@@ -8,18 +8,20 @@ gives the request up: queued it never runs, running it is interrupted, and async
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.engine.calls import DEFAULT, Guarded, check_presets
 from jupyter_pool.engine.driver import Driver
+from jupyter_pool.engine.events import Callback, OnLoop
 from jupyter_pool.engine.face import SETTLE_SLACK, PoolFace, prepare
 from jupyter_pool.engine.health import HEALTH_TIMEOUT
 from jupyter_pool.engine.holding import Holding
 from jupyter_pool.engine.request import Event, LoopSink, Request
 from jupyter_pool.engine.settle import settle
-from jupyter_pool.errors import PoolError
+from jupyter_pool.errors import InvalidRequest, PoolError
 from jupyter_pool.executor import AsyncCalls
 from jupyter_pool.handles import Handle
 
@@ -167,6 +169,16 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
     @property
     def _pool(self) -> AsyncKernelPool:
         return self
+
+    def _callback(self, callback: Any) -> Callback:
+        if not inspect.iscoroutinefunction(callback):
+            return super()._callback(callback)
+        try:
+            return OnLoop(asyncio.get_running_loop(), callback)
+        except RuntimeError:
+            raise InvalidRequest(
+                f"{callback!r} is a coroutine function: subscribe within the event loop that runs it"
+            ) from None
 
     async def start(self, *, wait: bool = False, timeout: float | None = None) -> AsyncKernelPool:
         """Start the workers, all at once; with `wait` return when they are ready.

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from jupyter_pool import _reprs
 
 __all__ = [
+    "BreakerStatus",
     "Distribution",
     "HealthReport",
     "PoolStats",
@@ -279,6 +280,37 @@ class PoolStats(_Report):
         return [(("", "count", "mean", "p50", "p95", "p99", "max"), rows)]
 
 
+@dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """The circuit breaker: whether starts of workers are trusted to succeed.
+
+    While it is not closed and no worker is there, requests fail at once, with the cause.
+
+    Attributes
+    ----------
+    state
+        ``"closed"`` (all is well), ``"open"`` (starts keep failing, none is tried before the pause is
+        over) or ``"half_open"`` (one start is let through: if it succeeds all is well again, else the
+        next pause begins).
+    cause
+        Why it is not closed, in a line, or None.
+    since
+        When it entered the state, as Unix time; None if it was never open.
+    next_probe
+        If open: in how many seconds the next start is tried; else None.
+    """
+
+    state: Literal["closed", "open", "half_open"] = "closed"
+    cause: str | None = None
+    since: float | None = None
+    next_probe: float | None = None
+
+    def __str__(self) -> str:
+        if self.state == "open" and self.next_probe is not None:
+            return f"open, next start in {_reprs.seconds(self.next_probe)}"
+        return "half open: one start is under way" if self.state == "half_open" else self.state
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class PoolStatus(_Report):
     """A pool at one moment: its configuration, its state, every worker.
@@ -297,6 +329,8 @@ class PoolStatus(_Report):
         Workers beyond `size`.
     reason
         Why the pool is degraded, or None.
+    breaker
+        The circuit breaker: a `BreakerStatus`.
     """
 
     name: str
@@ -306,6 +340,7 @@ class PoolStatus(_Report):
     queue_length: int = 0
     overflow_in_use: int = 0
     reason: str | None = None
+    breaker: BreakerStatus = BreakerStatus()
 
     def _title(self) -> str:
         return f"Pool {self.name}: {self.state}" + (f" ({self.reason})" if self.reason else "")
@@ -323,6 +358,7 @@ class PoolStatus(_Report):
             ("workers", counts),
             ("queued", self.queue_length),
             ("overflow in use", self.overflow_in_use),
+            *([] if self.breaker.state == "closed" else [("breaker", self.breaker)]),
             *shown,
         ]
 

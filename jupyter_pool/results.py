@@ -13,6 +13,7 @@ from jupyter_pool import _reprs
 from jupyter_pool.errors import ExecutionError, InvalidRequest, PoolError
 from jupyter_pool.outputs import OutputCollector
 from jupyter_pool.reports import (
+    BreakerStatus,
     Distribution,
     HealthReport,
     PoolStats,
@@ -24,6 +25,7 @@ from jupyter_pool.reports import (
 from jupyter_pool.serialize import LazyOutputs
 
 __all__ = [
+    "BreakerStatus",
     "Distribution",
     "ExecutionResult",
     "HealthReport",
@@ -33,6 +35,7 @@ __all__ = [
     "PoolStatus",
     "ProgramResult",
     "SessionInfo",
+    "Timeline",
     "Timings",
     "WaitInfo",
     "WorkerInfo",
@@ -59,6 +62,43 @@ class Timings:
             f"Timings(waited={_reprs.seconds(self.waited)}, ran={_reprs.seconds(self.ran)}, "
             f"total={_reprs.seconds(self.total)})"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When what happened to a request, in seconds since it was queued; None: it did not, or unknown.
+
+    Attributes
+    ----------
+    queued_at
+        When it was queued, as Unix time.
+    queued
+        0: the beginning.
+    dispatched
+        A worker was given to it.
+    started
+        That worker said that it is busy with it. Of a request that was retried, this and what follows
+        is of its last attempt.
+    first_output, reply, idle
+        The first output came; the reply came; the worker said that it is idle. The last two come by
+        different ways, at nearly the same time.
+    memory_delta
+        By how many bytes the worker's resident memory grew while the code ran, less if negative.
+        Known on Linux, of the pool's own kernel.
+    """
+
+    queued_at: float | None = None
+    queued: float = 0.0
+    dispatched: float | None = None
+    started: float | None = None
+    first_output: float | None = None
+    reply: float | None = None
+    idle: float | None = None
+    memory_delta: int | None = None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The attributes by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 # Compared by identity: two runs are never the same, and equal outputs could
@@ -91,6 +131,9 @@ class ExecutionResult:
         How much output is missing because there was more than the `output_limit`: the characters
         of texts and the bytes of displays that the worker did not send; mostly 0. Lines in the
         output say where. (Of a worker that died or was killed only those lines are known.)
+    timeline
+        When it was queued, dispatched and started, when its first output, reply and idle status came,
+        and how the worker's memory changed: a `Timeline`.
     """
 
     status: ExecutionStatus
@@ -103,6 +146,7 @@ class ExecutionResult:
     timings: Timings = Timings()
     execution_count: int | None = None
     left_out: int = 0
+    timeline: Timeline = Timeline()
 
     @property
     def stdout(self) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from .commands import (
     START_TIMED_OUT,
+    Breaker,
+    BreakerMoved,
     Closed,
     Command,
     Degraded,
@@ -54,6 +56,8 @@ from .state import CoreConfig, PoolState, RequestState, WorkerRecord, WorkerStat
 
 __all__ = [
     "START_TIMED_OUT",
+    "Breaker",
+    "BreakerMoved",
     "Cancel",
     "Close",
     "Closed",

@@ -14,6 +14,8 @@ from .events import RequestId, WorkerId
 
 __all__ = [
     "START_TIMED_OUT",
+    "Breaker",
+    "BreakerMoved",
     "Closed",
     "Command",
     "Degraded",
@@ -60,6 +62,16 @@ class StopReason(Enum):
     MEMORY_LIMIT = "memory_limit"
     UNRESPONSIVE = "unresponsive"
     RESET_FAILED = "reset_failed"
+
+
+class Breaker(Enum):
+    """Whether starts are trusted to succeed."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    """Starts keep failing: none before the pause is over."""
+    HALF_OPEN = "half_open"
+    """One start is let through; what becomes of it decides."""
 
 
 START_TIMED_OUT: Final = StopReason.START_TIMEOUT
@@ -142,10 +154,27 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerMoved:
+    """The breaker is in another state; `reason`: the failure that opened it."""
+
+    state: Breaker
+    reason: object = None
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """No request and no process is left. Nothing follows but the refusal of a late `Submit`."""
 
 
 Command: TypeAlias = (
-    StartWorker | StopWorker | Dispatch | Interrupt | Reset | Finish | Degraded | Recovered | Closed
+    StartWorker
+    | StopWorker
+    | Dispatch
+    | Interrupt
+    | Reset
+    | Finish
+    | Degraded
+    | Recovered
+    | BreakerMoved
+    | Closed
 )

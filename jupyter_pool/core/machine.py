@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from . import events as ev
-from .commands import START_TIMED_OUT, Closed, Command, Outcome, StopReason
+from .commands import START_TIMED_OUT, Breaker, Closed, Command, Outcome, StopReason
 from .desk import Desk
 from .events import RequestId, WorkerId
 from .staff import Staff, mark_for_replacement
@@ -59,6 +59,8 @@ class PoolCore:
         _CLAUSES[type(event)](self, event, now)
         self._settle(now)
         self._fire_timers(now)
+        if not self._ending:
+            self._staff.watch_breaker(now)
         commands = self._out[:]
         self._out.clear()
         return commands
@@ -90,6 +92,12 @@ class PoolCore:
     def queue_length(self) -> int:
         """How many requests wait for a worker."""
         return len(self._desk.queue)
+
+    @property
+    def breaker(self) -> tuple[Breaker, float, float]:
+        """Its state, since when, and when the next start may be tried if it is open."""
+        supervision = self._staff.supervision
+        return supervision.breaker, supervision.breaker_since, supervision.retry_at
 
     @property
     def set_aside(self) -> tuple[RequestId, ...]:

@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .commands import Command, Degraded, Recovered, Reset, StartWorker, StopReason, StopWorker
+from .commands import (
+    Breaker,
+    BreakerMoved,
+    Command,
+    Degraded,
+    Recovered,
+    Reset,
+    StartWorker,
+    StopReason,
+    StopWorker,
+)
 from .events import WorkerId
 from .roster import Roster, newest, oldest
 from .state import CoreConfig, WorkerRecord, WorkerState
@@ -42,6 +52,8 @@ class Staff:
         """Base and standby workers are kept; without it, only as many as the waiters need."""
         # Started and neither a success nor a failure yet.
         self._on_trial: set[WorkerId] = set()
+        # The latest start that a degraded pool has tried.
+        self._probe: WorkerId | None = None
         self._timers = timers
         self._out = out
 
@@ -163,6 +175,8 @@ class Staff:
         for _ in range(missing):
             worker = roster.add(now)
             self._on_trial.add(worker.id)
+            if supervision.degraded:
+                self._probe = worker.id
             self._timers.set(TimerKind.START, worker.id, now + self.config.start_timeout)
             self._out.append(StartWorker(worker.id))
 
@@ -292,6 +306,24 @@ class Staff:
             self._on_trial.discard(worker.id)
             if self.supervision.failed(worker.started_at, reason, now):
                 self._out.append(Degraded(reason))
+
+    def watch_breaker(self, now: float) -> None:
+        """Say if the breaker has moved, as follows from how starts go."""
+        supervision = self.supervision
+        if not supervision.degraded:
+            state = Breaker.CLOSED
+        elif self._probe in self._on_trial:
+            state = Breaker.HALF_OPEN
+        else:
+            state = Breaker.OPEN
+        if state is supervision.breaker:
+            return
+        if state is Breaker.OPEN or supervision.breaker is Breaker.CLOSED:
+            # Also for no time: the next try may have been due when the pool was found degraded.
+            self._out.append(BreakerMoved(Breaker.OPEN, supervision.last_reason))
+        if state is not Breaker.OPEN:
+            self._out.append(BreakerMoved(state))
+        supervision.breaker, supervision.breaker_since = state, now
 
     def _forget(self, worker: WorkerRecord) -> None:
         self._on_trial.discard(worker.id)

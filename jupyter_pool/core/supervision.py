@@ -8,6 +8,10 @@ A *failure* is a start that did not succeed, or a worker that died before it pro
 is a worker that proved itself: it ran something, or it lived for `early_death` seconds. Becoming ready
 is not enough, else a kernel that dies right after it would be started again for ever without a pause.
 
+Seen from outside this is a circuit breaker: *closed* while the pool is not degraded, *open* during the
+pauses when it is, *half open* while one start is let through. Whoever waits for a worker while there is
+none is told the cause at once, unless the breaker is closed.
+
 Deaths in user code are none of this: those workers are replaced at once.
 """
 
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from .commands import Breaker
 from .state import CoreConfig
 
 __all__ = ["Supervision"]
@@ -32,6 +37,8 @@ class Supervision:
         "_streak_grew_at",
         "_succeeded",
         "_window",
+        "breaker",
+        "breaker_since",
         "degraded",
         "degraded_at",
         "last_reason",
@@ -51,6 +58,8 @@ class Supervision:
         self.last_reason: object = None
         self.retry_at = float("-inf")
         self._succeeded = False
+        self.breaker = Breaker.CLOSED
+        self.breaker_since = float("-inf")
 
     @property
     def trusted(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from jupyter_pool.reports import Distribution, SessionInfo
@@ -58,16 +59,24 @@ class _Session:
 class Sessions:
     """Sessions by id: labels that are counted, never places where requests must go."""
 
-    def __init__(self, ttl: float | None, most: int) -> None:
+    def __init__(
+        self, ttl: float | None, most: int, tell: Callable[[str, str], None] | None = None
+    ) -> None:
         self._ttl = ttl
+        #: Gets an event's type and a session's id.
+        self._tell = tell
         self._most = most
         # In the order of their last activity, so that the stale ones are in front.
         self._known: OrderedDict[str, _Session] = OrderedDict()
 
     def touch(self, session_id: str) -> None:
         """A request with this label has come."""
-        now = time.time()
-        session = self._known.setdefault(session_id, _Session(now, now))
+        session = self._known.get(session_id)
+        if session is None:
+            now = time.time()
+            session = self._known[session_id] = _Session(now, now)
+            if self._tell is not None:
+                self._tell("session_started", session_id)
         session.open += 1
         self._mark(session_id, session)
 
@@ -88,13 +97,20 @@ class Sessions:
         session.last_activity = time.time()
         session.active_at = time.monotonic()
         self._known.move_to_end(session_id)
-        self._expire()
+        self.expire()
 
     def forget(self, session_id: str) -> bool:
         """End a session; False if there is none of that id."""
         return self._known.pop(session_id, None) is not None
 
-    def _expire(self) -> None:
+    def next_expiry(self) -> float | None:
+        """When the next session may be stale, by time.monotonic(); None: never."""
+        if self._ttl is None:
+            return None
+        return next((s.active_at + self._ttl for s in self._known.values() if not s.open), None)
+
+    def expire(self) -> None:
+        """Forget the sessions that are stale, or too many."""
         now = time.monotonic()
         surplus = len(self._known) - self._most
         gone: list[str] = []
@@ -106,10 +122,12 @@ class Sessions:
                 gone.append(name)
         for name in gone:
             del self._known[name]
+            if self._tell is not None:
+                self._tell("session_expired", name)
 
     def snapshot(self) -> dict[str, SessionInfo]:
         """What is known of each, the latest active last."""
-        self._expire()
+        self.expire()
         return {
             name: SessionInfo(
                 name,
@@ -127,8 +145,13 @@ class Sessions:
 class Accounting:
     """A pool's counters."""
 
-    def __init__(self, ttl: float | None, max_sessions: int) -> None:
-        self.sessions = Sessions(ttl, max_sessions)
+    def __init__(
+        self,
+        ttl: float | None,
+        max_sessions: int,
+        tell: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self.sessions = Sessions(ttl, max_sessions, tell)
         self.started_at: float | None = None
         self.reset()
 

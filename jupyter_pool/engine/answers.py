@@ -5,11 +5,12 @@ Read on the I/O thread, so that every answer is of one moment.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
-from jupyter_pool.core import PoolState, WorkerState
-from jupyter_pool.reports import PoolStats, PoolStatus, SessionInfo, WorkerInfo
+from jupyter_pool.core import Breaker, PoolState, WorkerState
+from jupyter_pool.reports import BreakerStatus, PoolStats, PoolStatus, SessionInfo, WorkerInfo
 from jupyter_pool.results import WaitInfo
 
 if TYPE_CHECKING:
@@ -76,6 +77,18 @@ def degraded_reason(driver: Driver) -> str | None:
     return error or (last[0] if last else "starts keep failing")
 
 
+def breaker(driver: Driver) -> BreakerStatus:
+    """Whether starts are trusted to succeed, and if not, when one is tried."""
+    state, since, retry_at = driver.core.breaker
+    now = time.monotonic()
+    return BreakerStatus(
+        state=state.value,
+        cause=None if state is Breaker.CLOSED else degraded_reason(driver),
+        since=None if since == -math.inf else time.time() - (now - since),
+        next_probe=max(0.0, retry_at - now) if state is Breaker.OPEN else None,
+    )
+
+
 def status(driver: Driver) -> PoolStatus:
     """The pool at this moment."""
     return PoolStatus(
@@ -86,6 +99,7 @@ def status(driver: Driver) -> PoolStatus:
         queue_length=driver.core.queue_length,
         overflow_in_use=driver.core.overflow_in_use,
         reason=degraded_reason(driver),
+        breaker=breaker(driver),
     )
 
 

@@ -183,6 +183,7 @@ def make_request(
         context=driver.surroundings.difference() if carry_context else {},
         lease=lease,
         is_lease=is_lease,
+        kind="lease" if is_lease else "cell",
     )
 
 
@@ -268,6 +269,7 @@ def make_call(
     request.frames = [*call.function, *call.arguments]
     request.puts = call.puts
     request.split = len(call.function)
+    request.kind = "call"
     request.function = _name_large(call.function)
     return request
 

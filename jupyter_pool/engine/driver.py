@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from jupyter_pool._cpus import usable_cpus
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.core import (
     START_TIMED_OUT,
+    Breaker,
+    BreakerMoved,
     Cancel,
     Close,
     Closed,
@@ -66,7 +69,8 @@ from jupyter_pool.reports import HealthReport
 from jupyter_pool.serialize import pack_alone
 
 from .accounting import Accounting
-from .answers import busy_workers
+from .answers import breaker, busy_workers, degraded_reason
+from .events import Hub
 from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
 from .log import PoolLog
@@ -75,6 +79,7 @@ from .memory_watch import Excess, MemoryWatch
 from .request import LONGEST_WAIT, Completion, Request
 from .settle import start_error, succeeded
 from .surroundings import Surroundings
+from .telling import Teller
 
 if TYPE_CHECKING:
     from .loop import Engine
@@ -109,13 +114,17 @@ class StartFailure:
 class Driver:
     """A pool's life on the I/O thread. Only `post`-ed calls may touch it from outside."""
 
-    def __init__(self, engine: Engine | None, name: str, config: PoolConfig) -> None:
+    def __init__(
+        self, engine: Engine | None, name: str, config: PoolConfig, hub: Hub | None = None
+    ) -> None:
         # Without an engine it can only be asked: it stands for a pool that has not started.
         if engine is not None:
             self.engine = engine
             self.launcher = engine.launcher
         self.name = name
         self.log = PoolLog(name)
+        self.hub = hub or Hub(name)
+        self.teller = Teller(self.hub)
         self.serial = next(_serials)
         self.config = config
         self.foreign = config.kernel_name is not None
@@ -125,13 +134,14 @@ class Driver:
         self.surroundings = Surroundings(config.cwd, config.env)
         self._cpus = usable_cpus()
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
-        self.accounting = Accounting(config.session_ttl, config.max_sessions)
+        self.accounting = Accounting(config.session_ttl, config.max_sessions, self.teller.session)
         self.closed = threading.Event()
         self.links: dict[int, Link] = {}
         self.requests: dict[str, Request] = {}
         self._flights: dict[str, Flight] = {}
         self._pending: deque[Event] = deque()
         self._feeding = False
+        self._watches_sessions = False
         self.degraded_by: object = None
         self._waiting_for_ready: list[Callable[[PoolError | None], None]] = []
         self._oom = OomWatch()
@@ -174,6 +184,24 @@ class Driver:
 
         self.health_check(HEALTH_TIMEOUT, heal)
 
+    def _watch_sessions(self) -> None:
+        """See to it that sessions expire when their time is over, also where nothing else happens."""
+        due = None if self._watches_sessions else self.accounting.sessions.next_expiry()
+        if due is None:
+            return
+        self._watches_sessions = True
+        # A timer that runs for an hour must not keep a closed pool.
+        driver = weakref.ref(self)
+
+        def look() -> None:
+            if (me := driver()) is not None and not me.closed.is_set():
+                me._watches_sessions = False
+                me.accounting.sessions.expire()
+                me._watch_sessions()
+
+        # Past it, not at it: what is just as old as it may be is not too old.
+        self.engine.after(max(0.0, due - time.monotonic()) + 0.01, look)
+
     def _carry_out(self, command: Command) -> None:
         try:
             _CARRY_OUT[type(command)](self, command)
@@ -201,6 +229,7 @@ class Driver:
         """Take in a request; its sink gets exactly one end, whatever happens."""
         self.requests[request.id] = request
         self.log(logging.DEBUG, "request queued", request=request)
+        self.teller.queued(request)
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
         if request.session_id is not None and not request.is_lease:
@@ -308,7 +337,7 @@ class Driver:
 
     def _dispatch(self, command: Dispatch) -> None:
         request = self.requests[str(command.request_id)]
-        request.worker_id = command.worker_id
+        previous, request.worker_id = request.worker_id, command.worker_id
         request.attempt = command.attempt
         self.log(logging.DEBUG, "request goes to worker %d", command.worker_id, request=request)
         first = request.first_dispatched is None
@@ -321,6 +350,7 @@ class Driver:
             request.first_dispatched = time.monotonic()
             if not request.is_lease:
                 self.accounting.waits.add(request.first_dispatched - request.created)
+        self.teller.dispatched(request, previous)
         self._watch_memory(command.worker_id)
 
     def _interrupt(self, command: Interrupt) -> None:
@@ -347,8 +377,10 @@ class Driver:
             command.clean,
             now,
             {} if went_well(command, flight) else self._facts(command),
+            flight.marks if flight else None,
         )
         self._count(completion)
+        self.teller.ended(completion)
         self._log_end(completion)
         self.engine.janitor.clear(request)
         request.sink.finish(completion)
@@ -362,7 +394,7 @@ class Driver:
                 "worker %s was taken back from a lease. Borrowed at (most recent call last):",
                 request.worker_id,
                 request=request,
-                stack=request.borrower.stack(),
+                stack=request.borrower.stack(source=False),
             )
         self.log(logging.DEBUG, "request ended: %s", outcome.value, request=request)
 
@@ -413,6 +445,8 @@ class Driver:
             facts["leases"] = self._leases()
         if command.outcome is Outcome.START_FAILED:
             facts["start_timeout"] = self.config.start_timeout
+            now = breaker(self)
+            facts["breaker"], facts["next_probe"] = now.state, now.next_probe
         if command.outcome is Outcome.WORKER_DIED and self._oom.happened():
             facts["out_of_memory"] = True
         return facts
@@ -441,12 +475,14 @@ class Driver:
             self.accounting.sessions.count(
                 request.session_id, ok=ok, busy=busy, worker_id=request.worker_id
             )
+            self._watch_sessions()
 
     # -- workers -----------------------------------------------------------------------------
 
     def _start_worker(self, command: StartWorker) -> None:
         link = Link(self, command.worker_id, foreign=self.foreign)
         self.links[link.worker_id] = link
+        self.teller.starting(link)
         self.accounting.workers_started += 1
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
@@ -477,6 +513,8 @@ class Driver:
         if not link.ready and link.stop in (None, StopReason.START_TIMEOUT):
             timed_out = link.stop is not None
             self._note_start_failure(link, exited, timed_out)
+            if not timed_out:  # else it was killed, and that was told
+                self.teller.lost(link, "failed to start")
             self.feed(
                 WorkerStartFailed(
                     worker_id,
@@ -492,6 +530,7 @@ class Driver:
             exitcode, signal = describe_exit(exited.status)
             cause = signal or ("unknown" if exitcode is None else f"exit code {exitcode}")
             self.accounting.lost[cause] += 1
+            self.teller.lost(link, cause, self.holder(worker_id))
             self.log(
                 logging.WARNING,
                 "worker %d (pid %s) died: %s",
@@ -504,19 +543,27 @@ class Driver:
             self.feed(WorkerDied(worker_id, exited))
         link.close()
         del self.links[worker_id]
+        self.teller.gone(worker_id)
         if self.memory is not None:
             self.memory.forget(worker_id)
 
     def _note_start_failure(self, link: Link, exited: Exited, timed_out: bool) -> None:
         self.accounting.lost["start timed out" if timed_out else "failed to start"] += 1
-        last = exited.stderr.strip().splitlines()[-1:]
+        exitcode, signal = describe_exit(exited.status)
+        how = signal or ("not launched" if exitcode is None else f"exit code {exitcode}")
+        if link.refusal:
+            how = "it runs, but does not execute"
+        elif timed_out:
+            how = "not ready in time"
+        elif exited.error:  # the launcher's own words
+            how = exited.error
+        worker_id = link.worker_id
         self.log(
-            logging.WARNING,
-            "worker %d did not start: %s",
-            link.worker_id,
-            link.refusal or exited.error or (last[0] if last else f"exit status {exited.status}"),
-            worker_id=link.worker_id,
+            logging.WARNING, "worker %d did not start: %s", worker_id, how, worker_id=worker_id
         )
+        # What a kernel says may be anybody's secret; the error has it as well.
+        words = link.refusal or exited.stderr
+        self.log(logging.DEBUG, "worker %d said: %s", worker_id, words, worker_id=worker_id)
 
     def start_refused(self, link: Link, content: dict[str, Any]) -> None:
         """The probe of a new worker failed: it runs but it does not work."""
@@ -529,12 +576,21 @@ class Driver:
     def _note_recycle(self, worker_id: int, cause: str) -> None:
         # Said once; after that it is counted.
         level = logging.DEBUG if cause in self.accounting.recycled else logging.INFO
-        self.log(level, "worker %d is recycled: %s", worker_id, cause, worker_id=worker_id)
+        # Without names that the code has given to threads, or the words of what it raised.
+        told = cause if level == logging.DEBUG else cause.split(": ", maxsplit=1)[0]
+        self.log(level, "worker %d is recycled: %s", worker_id, told, worker_id=worker_id)
         self.accounting.recycled[cause] += 1
 
     def _stop_worker(self, command: StopWorker) -> None:
         link = self.links[command.worker_id]
         link.stop = command.why
+        self.teller.stopped(
+            link,
+            command.why,
+            command.detail,
+            killed=command.why in _KILLS,
+            holder=self.holder(command.worker_id),
+        )
         assert link.process is not None
         if command.why in _KILLS:
             self.accounting.killed[command.why.value] += 1
@@ -572,10 +628,21 @@ class Driver:
     def _degraded(self, command: Degraded) -> None:
         self.degraded_by = command.reason
         self.log(logging.ERROR, "degraded: its workers keep failing to start")
+        self.teller.pool("pool_degraded", cause=degraded_reason(self))
 
     def _recovered(self, command: Recovered) -> None:
         self.degraded_by = None
         self.log(logging.INFO, "recovered")
+        self.teller.pool("pool_recovered")
+
+    def _breaker_moved(self, command: BreakerMoved) -> None:
+        data: dict[str, Any] = {}
+        if command.state is Breaker.OPEN:
+            self.degraded_by = command.reason
+            retry_at = self.core.breaker[2]
+            data["cause"] = degraded_reason(self)
+            data["next_probe"] = max(0.0, retry_at - time.monotonic())
+        self.teller.breaker(command.state, **data)
 
     def _closed(self, command: Closed) -> None:
         self.engine.remove(self)
@@ -591,6 +658,7 @@ class Driver:
         if self.memory is not None:
             self.memory.close()
         self.puts.close()
+        self.hub.finish()
         self.closed.set()
 
     def wait_closed(self, timeout: float | None) -> bool:
@@ -614,6 +682,7 @@ class Driver:
 
     def drain(self) -> None:
         """Replace every worker when it is free."""
+        self.teller.draining(set(self.core.workers))
         self.feed(Drain())
 
     def restart(self, worker_id: int) -> list[int] | None:
@@ -695,5 +764,6 @@ _CARRY_OUT: dict[type[Command], Callable[[Driver, Any], None]] = {
     Finish: Driver._finish,
     Degraded: Driver._degraded,
     Recovered: Driver._recovered,
+    BreakerMoved: Driver._breaker_moved,
     Closed: Driver._closed,
 }

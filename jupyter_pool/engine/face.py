@@ -18,11 +18,12 @@ from jupyter_pool.config import PoolConfig
 from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, WorkerStartError
 from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
-from . import answers, exits
+from . import answers, exits, tracing
 from .calls import DEFAULT, REQUEST_PRESETS, Guarded, make_call, make_request
 from .driver import Driver
 from .futures import CallbackThread, FutureSink, StreamingFutureSink
 from .health import HEALTH_TIMEOUT
+from .listening import Listening
 from .log import PoolLog
 from .loop import Engine
 from .memory import measure, resident
@@ -49,7 +50,7 @@ SETTLE_SLACK = 10.0
 CALLBACK_SLACK = 2.0
 
 
-class PoolFace:
+class PoolFace(Listening):
     """A pool as its owner holds it. The driver on the I/O thread comes with first use."""
 
     def __init__(self, size: int | None = None, **options: Any) -> None:
@@ -70,6 +71,7 @@ class PoolFace:
         #: The name by which `get_pool` finds it.
         self.name: str = register(self, self.config.name)
         self.log = PoolLog(self.name)
+        self._begin_listening()
         self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
         #: Shows what calls print.
         self.shower = CallbackThread(f"jupyter_pool output of {self.name}")
@@ -137,8 +139,11 @@ class PoolFace:
     def _make_driver(self) -> None:
         with self._lock:
             if self._driver is None and not self._closed:
-                driver = Engine.acquire(lambda engine: Driver(engine, self.name, self.config))
+                driver = Engine.acquire(
+                    lambda engine: Driver(engine, self.name, self.config, self.hub)
+                )
                 self._driver = driver
+                self.hub.driven = True
                 driver.engine.post(driver.watch_health)
                 exits.remember(self)
                 # A pool that nobody holds any more must not keep its workers.
@@ -159,6 +164,8 @@ class PoolFace:
             mappings = list(self._mappings)
         unregister(self)
         if driver is None:
+            self.hub.finish()
+            self.hub.join(time.monotonic() + CALLBACK_SLACK, self._closing)
             return None
         self._finalizer.detach()
         for mapping in mappings:
@@ -222,6 +229,7 @@ class PoolFace:
         if not driver.closed.is_set():
             self.log(logging.ERROR, "could not be closed in time: %r", driver.core)
         deadline = time.monotonic() + patience
+        self.hub.join(min(deadline, time.monotonic() + CALLBACK_SLACK), self._closing)
         for sink in list(self.streaming):
             sink.close(deadline, besides=self._closing)
         self.shower.close(deadline, besides=self._closing)
@@ -231,6 +239,11 @@ class PoolFace:
     def force_close_timeout(self) -> float:
         """How long a close that cancels everything may take, in seconds."""
         return float(self.config.interrupt_grace) + SETTLE_SLACK
+
+    @property
+    def driver(self) -> Driver | None:
+        """Its life on the I/O thread, once it has begun."""
+        return self._driver
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -381,6 +394,7 @@ def _make(
         raise
     if show is not None:
         show.request = request
+    tracing.begin(pool, request)
     return request
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jupyter_pool.core import PoolState, WorkerState
 from jupyter_pool.reports import HealthReport, WorkerVerdict
 
-from .answers import degraded_reason
+from .answers import breaker, degraded_reason
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -83,6 +83,7 @@ class HealthCheck:
         reasons = [f"worker {v.worker_id} {v.reason}" for v in verdicts if v.status != "healthy"]
         if core.state is PoolState.DEGRADED:
             reasons.append(f"workers keep failing to start: {degraded_reason(self._driver)}")
+            reasons.append(f"the breaker is {breaker(self._driver)}")
         elif core.state in (PoolState.CLOSING, PoolState.CLOSED):
             reasons.append(f"the pool is {core.state.value}")
         elif not config.lazy and len(serving) < config.size:

@@ -44,12 +44,14 @@ class Borrower:
                 self._calls.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back
 
-    def stack(self) -> str:
-        """As in a traceback: the most recent call last."""
+    def stack(self, *, source: bool = True) -> str:
+        """As in a traceback: the most recent call last. Without `source` no line of code is shown."""
         text = []
         for code, line in reversed(self._calls):
             name = code.co_filename
-            (call,) = traceback.format_list([traceback.FrameSummary(name, line or 0, code.co_name)])
+            text_of_line = None if source else ""
+            frame = traceback.FrameSummary(name, line or 0, code.co_name, line=text_of_line)
+            (call,) = traceback.format_list([frame])
             if cell := _name_of_cell(name):
                 call = call.replace(f'File "{name}"', cell)
             text.append(call)
@@ -172,5 +174,7 @@ def _take_back(driver: Driver, request: Request) -> None:
         f"a lease was never given back: worker {request.worker_id} is taken back and reset;"
         " use `with pool.checkout()`. Borrowed at (most recent call last):"
     )
-    driver.log(logging.WARNING, text, request=request, stack=stack)
+    # A log goes further than a warning does: no code of users' in it.
+    where = request.borrower.stack(source=False) if request.borrower else ""
+    driver.log(logging.WARNING, text, request=request, stack=where)
     warnings.warn(f"pool {driver.name}: {text}\n{stack}", ResourceWarning, stacklevel=2)

@@ -7,6 +7,7 @@ parent's id, and a request is done when both its reply and its idle status have 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -29,6 +30,7 @@ from jupyter_pool.shared import LostSegment, SharedMemory
 
 from . import wire
 from .data import Outbox
+from .marks import Marks
 from .sockets import Channels, send
 from .wire import Buffer, Message, Signer
 
@@ -62,6 +64,8 @@ class Flight:
     reply_type: str = "execute_reply"
     #: Of a call, as sent.
     header: bytes = b""
+    #: Of a cell: when what came.
+    marks: Marks = field(default_factory=Marks)
     started: bool = False
     interruptible: bool = False
     interrupt: bool = False
@@ -79,6 +83,7 @@ class Link:
         self.worker_id = worker_id
         self.foreign = foreign
         self.name = f"w{worker_id}@{driver.serial}".encode()
+        self.born = time.monotonic()
         self.process: Worker | None = None
         self.launched: Launched | None = None
         self.ready = False
@@ -350,6 +355,7 @@ class Link:
             if not ours.get("idle"):
                 flight.idle = True  # and nothing was put out
         flight.reply = message
+        flight.marks.reply = time.monotonic()
         if flight.idle:
             self._landed(flight)
         else:
@@ -376,6 +382,8 @@ class Link:
                 self._idle_lost(flight)
             return
         if kind in OUTPUT_TYPES:
+            if flight.marks.first_output is None:
+                flight.marks.first_output = time.monotonic()
             event = flight.collector.add(kind, message.content)
             request = flight.request
             if event is not None and request is not None and request.sink.wants_output:
@@ -383,12 +391,14 @@ class Link:
         elif kind == "status":
             state = message.content.get("execution_state")
             if state == "busy":
+                flight.marks.started = time.monotonic()
                 # A call remembers an interrupt from before its busy status on, a cell from
                 # execute_input on; of a foreign kernel nothing better is known.
                 called = flight.reply_type == "call_reply"
                 self._started(flight, interruptible=self.foreign or called)
             elif state == "idle":
                 flight.idle = True
+                flight.marks.idle = time.monotonic()
                 if flight.reply is not None:
                     self._landed(flight)
         elif kind == "execute_input":
@@ -465,6 +475,7 @@ class Link:
         if fd is not None and self.process is not None:
             self.process.tap(fd)
         self.ready = True
+        self.driver.teller.ready(self)
         if self.driver.memory is not None and self.pid is not None:
             self.driver.memory.ready(self.worker_id, self.pid)
         self.tell(WorkerReady(self.worker_id))

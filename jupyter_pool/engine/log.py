@@ -7,7 +7,12 @@ by them (``"%(session_id)s %(message)s"``). The text names what is concerned too
     WARNING   a worker died, did not start, or did not answer; a lease was forgotten
     ERROR     the pool is degraded, or could not be closed; an exception in a user's callback
     INFO      a worker is replaced for a reason not seen before; the pool has recovered
-    DEBUG     every request: when it is queued, dispatched, and how it ended
+    DEBUG     every request: when it is queued, dispatched, and how it ended; what a kernel said that
+              did not start
+
+Above DEBUG there is neither code nor input, output or environment of anybody's: only ids, causes, and
+where in its files an owner has borrowed what it did not return. (An exception in a callback of the
+owner's is shown as it was raised.)
 """
 
 from __future__ import annotations

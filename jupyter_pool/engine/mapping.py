@@ -18,6 +18,7 @@ while the caller does something else or nothing at all.
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections import deque
@@ -237,7 +238,11 @@ class Mapping:
 
     def start(self) -> None:
         """Begin."""
-        threading.Thread(target=self._main, name="jupyter_pool map", daemon=True).start()
+        # In the caller's context: the requests are its own.
+        run = contextvars.copy_context().run
+        threading.Thread(
+            target=run, args=(self._main,), name="jupyter_pool map", daemon=True
+        ).start()
 
     def feed_all(self, source: Iterator[Item], count: int) -> None:
         """All the items there are: `count`, which any thread may take from `source`."""

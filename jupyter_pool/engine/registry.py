@@ -52,6 +52,12 @@ def unregister(pool: PoolFace) -> None:
             del _pools[pool.name]
 
 
+def all_pools() -> list[PoolFace]:
+    """The pools of this process that are not closed."""
+    with _lock:
+        return list(_pools.values())
+
+
 def list_pools() -> list[str]:
     """The names of the pools of this process that are not closed."""
     with _lock:

@@ -12,13 +12,17 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .marks import Marks, make_timeline
+
 if TYPE_CHECKING:
     from jupyter_pool.core import Outcome
     from jupyter_pool.handles import Stored
     from jupyter_pool.outputs import OutputCollector
+    from jupyter_pool.results import Timeline
     from jupyter_pool.shared import Segment
 
     from .holding import Borrower
+    from .tracing import Trace
     from .wire import Buffer, Message
 
 Event = dict[str, Any]
@@ -69,6 +73,10 @@ class Request:
     context: dict[str, Any] = field(default_factory=dict)
     is_lease: bool = False
     lease: str | None = None
+    #: What events call it: cell, call, program or lease.
+    kind: str = "cell"
+    #: What ends with it elsewhere; see `tracing`.
+    traces: Sequence[Trace] = ()
     #: Of a lease: who took it.
     borrower: Borrower | None = None
     created: float = field(default_factory=time.monotonic)
@@ -107,6 +115,20 @@ class Completion:
     finished: float
     #: Facts about the pool at that moment, for the error's context.
     facts: dict[str, Any]
+    #: When what came from its worker, if it had one.
+    marks: Marks | None = None
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """When what happened, of a cell; else None."""
+        request = self.request
+        if request.is_lease or request.split is not None:
+            return None
+        reply = self.reply
+        ours = (reply.metadata.get("jupyter_pool") or {}) if reply is not None else {}
+        return make_timeline(
+            request.created, request.first_dispatched, self.marks, ours.get("memory_delta")
+        )
 
 
 # -- sinks -----------------------------------------------------------------------------------

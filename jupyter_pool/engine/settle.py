@@ -26,7 +26,7 @@ from jupyter_pool.errors import (
     WorkerStartError,
 )
 from jupyter_pool.provisioning.processes import describe_exit
-from jupyter_pool.results import ExecutionResult, ExecutionStatus, Timings
+from jupyter_pool.results import ExecutionResult, ExecutionStatus, Timeline, Timings
 from jupyter_pool.serialize import LazyOutputs
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
     """
     request = completion.request
     error = _explain(completion)
-    status: ExecutionStatus = _STATUS.get(completion.outcome, "error")
+    status = _STATUS.get(completion.outcome, "error")
     if status == "ok" and error is not None:
         status = "error"
     reply = completion.reply
@@ -82,6 +82,7 @@ def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
         ),
         execution_count=reply.content.get("execution_count") if reply else None,
         left_out=int(ours.get("left_out") or 0),
+        timeline=completion.timeline or Timeline(),
     )
     if error is not None:
         if started is not None:
@@ -89,6 +90,13 @@ def settle(completion: Completion, *, check: bool = True) -> ExecutionResult:
         if check:
             raise error
     return result
+
+
+def status_of(completion: Completion) -> ExecutionStatus:
+    """What the result's `status` is, of a call and a lease as well. Unpickles nothing."""
+    status = _STATUS.get(completion.outcome, "error")
+    failed = completion.reply is not None and not succeeded(completion.reply)
+    return "error" if status == "ok" and failed else status
 
 
 def settle_call(completion: Completion) -> Any:
@@ -168,6 +176,11 @@ def _context(completion: Completion) -> dict[str, Any]:
     if request.attempt > 1:
         context["attempts"] = request.attempt
     return context
+
+
+def error_of(completion: Completion) -> PoolError | None:
+    """What went wrong with a request, as `settle` would raise it; None: nothing."""
+    return _explain(completion)
 
 
 def _explain(completion: Completion) -> PoolError | None:
@@ -368,6 +381,16 @@ def _start_failed(completion: Completion, context: dict[str, Any]) -> PoolError:
     return start_error(completion.reason, completion.facts.get("start_timeout"), context)
 
 
+def _breaker(context: dict[str, Any]) -> str:
+    """What the pool does about starts that keep failing, if they do."""
+    if context.get("breaker") == "half_open":
+        return "\n  Starts keep failing; one is being tried, and the pool goes on if it succeeds."
+    if context.get("breaker") != "open":
+        return ""
+    pause = _seconds(context.get("next_probe"))
+    return f"\n  Starts keep failing, so nothing waits for them. The next one is tried in {pause}."
+
+
 def start_error(
     reason: object, start_timeout: float | None, context: dict[str, Any]
 ) -> WorkerStartError:
@@ -386,8 +409,9 @@ def start_error(
         what = f"the kernel ended with exit code {exitcode} before it was ready"
     last = stderr.strip().splitlines()[-8:]
     shown = "".join(f"\n  │ {line}" for line in last)
+    words = "\n  The kernel's own last words:" + shown if shown else ""
     return WorkerStartError(
-        what + ("\n  The kernel's own last words:" + shown if shown else ""),
+        what + words + _breaker(context),
         context=context,
         stderr=stderr,
     )

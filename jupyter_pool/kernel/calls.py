@@ -44,6 +44,7 @@ from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.leftovers import cancel_at_once
 from jupyter_pool.kernel.request import KEY, VERSION, BadRequest, PoolRequest
 from jupyter_pool.kernel.shell import text_of
+from jupyter_pool.kernel.tracing import in_context_of
 
 if TYPE_CHECKING:
     from jupyter_pool.kernel.kernel import PoolKernel
@@ -202,7 +203,11 @@ class CallLane:
         kernel.prepare_place(request)
         kernel._kept_for = request.scope if request.keep else None
         fetching = kernel.data.fetching(kernel.shell.user_ns) if request.puts else None
-        self._call(call, PackedCall(function, arguments), fetching)
+        if request.trace is None:
+            self._call(call, PackedCall(function, arguments), fetching)
+            return
+        with in_context_of(request.trace):
+            self._call(call, PackedCall(function, arguments), fetching)
 
     def _take_apart(self, call: _Call) -> tuple[Sequence[Any] | None, Sequence[Any]]:
         """The frames of the function, None if they must be sent first, and of the arguments."""

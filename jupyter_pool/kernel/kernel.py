@@ -37,6 +37,7 @@ from jupyter_pool.kernel.calls import CallLane
 from jupyter_pool.kernel.data import WorkerData
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.leftovers import cancel_at_once, cancel_tasks
+from jupyter_pool.kernel.memory import resident
 from jupyter_pool.kernel.modules import ModuleWatch
 from jupyter_pool.kernel.randomness import seed_random
 from jupyter_pool.kernel.request import (
@@ -51,6 +52,7 @@ from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_s
 from jupyter_pool.kernel.started import Note, beside
 from jupyter_pool.kernel.streams import PoolOutStream
 from jupyter_pool.kernel.threads import NativeThreads
+from jupyter_pool.kernel.tracing import in_context_of
 from jupyter_pool.serialize import unpack
 
 __all__ = ["PoolKernel"]
@@ -356,15 +358,20 @@ class PoolKernel(IPythonKernel):
                 code, silent = content["code"], content.get("silent", False)
                 if not silent:
                     self._publish_execute_input(code, parent, self.execution_count)
-                reply = await self.do_execute(
-                    code,
-                    silent,
-                    not silent,
-                    content.get("user_expressions", {}),
-                    content.get("allow_stdin", False),
-                    cell_id=parent["metadata"].get("cellId"),
-                    wanted=(request.outputs, report, frames),
-                )
+                before = resident()
+                with in_context_of(request.trace):
+                    reply = await self.do_execute(
+                        code,
+                        silent,
+                        not silent,
+                        content.get("user_expressions", {}),
+                        content.get("allow_stdin", False),
+                        cell_id=parent["metadata"].get("cellId"),
+                        wanted=(request.outputs, report, frames),
+                    )
+                after = resident()
+                if before is not None and after is not None:
+                    report["memory_delta"] = after - before
         took = 0.0
         self._kept_for = request.scope if request.keep else None
         if not request.keep:

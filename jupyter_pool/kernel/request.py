@@ -62,6 +62,8 @@ class PoolRequest:
     puts: tuple[tuple[str, int], ...] = ()
     #: What was put and is not needed any more.
     forget: tuple[str, ...] = ()
+    #: The caller's tracing context, as its propagator wrote it.
+    trace: dict[str, str] | None = None
 
     @classmethod
     def parse(cls, metadata: Any) -> PoolRequest | None:
@@ -82,7 +84,7 @@ class PoolRequest:
             )
         get = found.get
         path, env, seed = get("path"), get("env"), get("seed")
-        limit, threads = get("output_limit"), get("threads")
+        limit, threads, trace = get("output_limit"), get("threads"), get("trace")
         try:
             return cls(
                 inputs=bool(get("inputs")),
@@ -101,6 +103,7 @@ class PoolRequest:
                 shared=get("shared"),
                 puts=tuple((str(key), int(count)) for key, count in get("puts") or ()),
                 forget=tuple(get("forget") or ()),
+                trace=None if trace is None else dict(trace),
             )
         except (TypeError, ValueError) as error:
             raise BadRequest(f"misshapen request: {error}") from error

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jupyter_pool import KernelPool, WorkerDied
+from jupyter_pool import KernelPool, WorkerDied, WorkerStartError
 from support.cells import pid
 from support.conditions import eventually
+from support.kernelspecs import kernelspec, python
 
 WHERE = ("pool", "worker_id", "request_id", "session_id")
 
@@ -88,3 +89,65 @@ def test_a_format_may_name_the_session_whatever_the_record_is_about(
     logging.getLogger("jupyter_pool").warning("about nobody")
     formatter = logging.Formatter("%(pool)s %(worker_id)s %(request_id)s %(session_id)s")
     assert formatter.format(caplog.records[-1]) == "None None None None"
+
+
+# --- secrets ------------------------------------------------------------------------------------
+
+SECRET = "s3cr3t-marker"
+
+
+def test_nothing_of_users_is_logged_above_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deaf = f"import signal, time  # {SECRET}\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(60)"
+    named = f"import threading, time; threading.Thread(target=time.sleep, args=(60,), name='{SECRET}').start()"
+    child = f"import subprocess; subprocess.Popen(['sleep', '60'], env={{'X': '{SECRET}'}})"
+    caplog.set_level(logging.INFO, logger="jupyter_pool")
+    with KernelPool(2, env={"TOKEN": SECRET}, interrupt_grace=1) as pool:
+        pool.execute(f"x = '{SECRET}' + y; print(x); x", inputs={"y": SECRET}, outputs=["x"])
+        pool.execute(f"raise ValueError('{SECRET}')", check=False, session_id="s")
+        pool.execute(
+            f"import os; print('{SECRET}'); os._exit(1)  # {SECRET}", check=False, retries=1
+        )
+        pool.execute(f"import os, sys; sys.stderr.write('{SECRET}'); os.abort()", check=False)
+        pool.execute(deaf, timeout=0.1, check=False)
+        pool.execute(named)
+        pool.execute(child)
+        pool.execute("1", outputs=["missing"], check=False)
+        with pytest.raises(KeyError):
+            pool.submit(lambda key: {}[key], SECRET).result()
+        with pool.checkout() as worker:
+            worker.execute(f"z = '{SECRET}'")
+            worker.execute(f"import os; os._exit(1)  # {SECRET}", check=False)
+    forgotten = KernelPool(1)
+    lease = forgotten.checkout(session_id="s").__enter__()  # s3cr3t-marker
+    forgotten.close(timeout=0)
+    leases = [lease]
+    del lease
+    with pytest.warns(ResourceWarning, match=SECRET):
+        leases.clear()
+    records = [r for r in caplog.records if r.name.startswith("jupyter_pool")]
+    assert {record.levelname for record in records} == {"INFO", "WARNING"}
+    assert [text for text in map(written, records) if SECRET in text] == []
+    assert all(hasattr(record, name) for record in records for name in WHERE)
+
+
+def test_a_start_that_fails_is_logged_without_its_words_above_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        caplog.at_level(logging.DEBUG, logger="jupyter_pool"),
+        kernelspec("unlicensed", python(f"import sys; sys.exit('{SECRET}')")) as name,
+        KernelPool(1, kernel_name=name, isolation="none", env={"TOKEN": SECRET}) as pool,
+    ):
+        with pytest.raises(WorkerStartError, match=SECRET):
+            pool.execute("1")
+        find(caplog, "worker 1 did not start: exit code 1")
+        assert find(caplog, SECRET).levelno == logging.DEBUG
+    loud = [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert [record for record in loud if SECRET in written(record)] == []
+
+
+def written(record: logging.LogRecord) -> str:
+    """All that a handler could write of a record."""
+    return logging.Formatter().format(record) + repr(record.__dict__)

@@ -6,7 +6,7 @@ import inspect
 import re
 
 import jupyter_pool
-from jupyter_pool import errors, results
+from jupyter_pool import errors, results, telemetry
 from jupyter_pool.cli.app import PoolApp
 from jupyter_pool.cli.execute import ExecApp
 from jupyter_pool.config import PoolConfig
@@ -28,7 +28,9 @@ SECURITY = (
 REPORTS = (
     "ExecutionResult",
     "Timings",
+    "Timeline",
     "PoolStatus",
+    "BreakerStatus",
     "WorkerInfo",
     "PoolStats",
     "Distribution",
@@ -163,6 +165,11 @@ def test_the_documented_methods_exist_on_both_pools() -> None:
     }
     for cls in (jupyter_pool.KernelPool, jupyter_pool.AsyncKernelPool):
         assert {name for name in names if not hasattr(cls, name)} == set()
+
+
+def test_every_event_is_listed() -> None:
+    listed = [word for row in readme.table("event") for word in readme.code_words(row[0])]
+    assert sorted(listed) == sorted(telemetry.EVENT_TYPES)
 
 
 def test_the_three_lists_of_statelessness_are_there_and_name_what_is_harmless() -> None:

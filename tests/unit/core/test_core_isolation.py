@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jupyter_pool.core import (
+    Breaker,
+    BreakerMoved,
     Cancel,
     Close,
     Closed,
@@ -294,6 +296,7 @@ def test_in_a_degraded_pool_it_fails_at_once_and_no_used_worker_is_given_up(
     assert pool(WorkerStartFailed(4, "two")) == [
         Degraded("two"),
         Finish("p", Outcome.START_FAILED, None, "two"),
+        BreakerMoved(Breaker.OPEN, "two"),
     ]
     assert pool.submit("q", isolation="process") == [Finish("q", Outcome.START_FAILED, None, "two")]
     assert pool.submit("a") == [Dispatch("a", 2, 1, None)]
@@ -305,7 +308,7 @@ def test_in_a_degraded_pool_a_start_from_before_is_waited_for(used: MakeUsed) ->
         pool.submit(request_id, isolation="process")
     pool.at(11.0)
     pool(WorkerStartFailed(4, "one"))
-    assert pool(WorkerStartFailed(5, "two")) == [Degraded("two")]
+    assert pool(WorkerStartFailed(5, "two")) == [Degraded("two"), BreakerMoved(Breaker.OPEN, "two")]
     assert pool.core.set_aside == ("p", "q", "r")
     assert pool.ready(6) == [
         Dispatch("p", 6, 1, None),

@@ -34,6 +34,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jupyter_pool.core import (
+    Breaker,
+    BreakerMoved,
     Cancel,
     Close,
     Closed,
@@ -169,6 +171,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.last_lease = "never"
         self.ids = 0
         self.degraded = self.closing = self.cancel_queued = self.closed = False
+        self.breaker = Breaker.CLOSED
         self.trusted = False  # a start was proved a success, and the pool was not degraded since
         self.failures = 0  # workers lost or stopped since then
 
@@ -637,6 +640,13 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.degraded
         self.degraded = False
 
+    def do_BreakerMoved(self, command: BreakerMoved) -> None:
+        assert not self.closing
+        assert command.state is not self.breaker
+        # It opens only because of failures, and tries only when it is open.
+        assert command.state is not Breaker.HALF_OPEN or self.breaker is Breaker.OPEN
+        self.breaker = command.state
+
     def do_Closed(self, command: Closed) -> None:
         assert self.closing
         assert not self.closed
@@ -765,6 +775,9 @@ class PoolMachine(RuleBasedStateMachine):
         assert core.queue_length == len(line) <= core.high_water
         assert [core.queue_position(i) for i in line] == list(range(len(line)))
         assert (core.state is PoolState.DEGRADED) is (self.degraded and not self.closing)
+        assert core.breaker[0] is self.breaker
+        if not self.closing:
+            assert (self.breaker is not Breaker.CLOSED) is self.degraded
 
     def sizes_are_kept(self) -> None:
         counts, config = self.core.counts(), self.core.config

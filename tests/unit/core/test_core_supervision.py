@@ -6,6 +6,8 @@ from typing import Any
 
 from jupyter_pool.core import (
     START_TIMED_OUT,
+    Breaker,
+    BreakerMoved,
     Cancel,
     CoreConfig,
     Degraded,
@@ -184,7 +186,10 @@ def degraded_pool(make_pool: MakePool, **options: Any) -> ScriptedPool:
 def test_too_many_failures_degrade_the_pool(make_pool: MakePool) -> None:
     pool = degraded_pool(make_pool)
     assert state_of(pool) is PoolState.RUNNING
-    assert pool(WorkerStartFailed(3, "why 3")) == [Degraded("why 3")]
+    assert pool(WorkerStartFailed(3, "why 3")) == [
+        Degraded("why 3"),
+        BreakerMoved(Breaker.OPEN, "why 3"),
+    ]
     assert state_of(pool) is PoolState.DEGRADED
     assert repr(pool) == "<PoolCore degraded [Workers: none | Requests: none]>"
 
@@ -193,7 +198,7 @@ def test_a_degraded_pool_refuses_at_once_and_says_why(make_pool: MakePool) -> No
     pool = degraded_pool(make_pool)
     pool(WorkerStartFailed(3, "why 3"))
     assert pool.submit("a") == [Finish("a", Outcome.START_FAILED, None, "why 3")]
-    assert pool.at(7.0) == [StartWorker(4)]
+    assert pool.at(7.0) == [StartWorker(4), BreakerMoved(Breaker.HALF_OPEN)]
     assert pool.submit("b") == [Finish("b", Outcome.START_FAILED, None, "why 3")]
 
 
@@ -226,10 +231,10 @@ def test_a_degraded_pool_probes_one_start_at_a_time(make_pool: MakePool) -> None
     pool(Start())
     pool(*(WorkerStartFailed(i, f"why {i}") for i in (1, 2, 3)))
     assert state_of(pool) is PoolState.DEGRADED
-    assert pool.at(1.0) == [StartWorker(4)]
+    assert pool.at(1.0) == [StartWorker(4), BreakerMoved(Breaker.HALF_OPEN)]
     assert pool.at(20.0) == []
-    assert pool(WorkerStartFailed(4, "why 4")) == []
-    assert pool.at(30.0) == [StartWorker(5)]
+    assert pool(WorkerStartFailed(4, "why 4")) == [BreakerMoved(Breaker.OPEN, "why 4")]
+    assert pool.at(30.0) == [StartWorker(5), BreakerMoved(Breaker.HALF_OPEN)]
 
 
 def test_it_recovers_when_a_worker_has_lived_a_while_and_starts_all_that_are_missing(
@@ -243,7 +248,12 @@ def test_it_recovers_when_a_worker_has_lived_a_while_and_starts_all_that_are_mis
     assert pool.ready(4) == []
     assert state_of(pool) is PoolState.DEGRADED
     assert pool.at(2.99) == []
-    assert pool.at(3.0) == [Recovered(), StartWorker(5), StartWorker(6)]
+    assert pool.at(3.0) == [
+        Recovered(),
+        StartWorker(5),
+        StartWorker(6),
+        BreakerMoved(Breaker.CLOSED),
+    ]
     assert state_of(pool) is PoolState.RUNNING
 
 
@@ -253,7 +263,7 @@ def test_it_recovers_when_a_worker_has_run_something(make_pool: MakePool) -> Non
     pool.at(7.0)
     pool.ready(4)
     assert pool.submit("a") == [Dispatch("a", 4, 1, None)]  # while a worker lives, it serves
-    assert pool.started(4, "a") == [Recovered()]
+    assert pool.started(4, "a") == [Recovered(), BreakerMoved(Breaker.CLOSED)]
 
 
 def test_a_lazy_pool_probes_without_demand_so_that_it_heals(make_pool: MakePool) -> None:
@@ -262,10 +272,11 @@ def test_a_lazy_pool_probes_without_demand_so_that_it_heals(make_pool: MakePool)
     assert pool(WorkerStartFailed(1, "why")) == [
         Degraded("why"),
         Finish("a", Outcome.START_FAILED, None, "why"),
+        BreakerMoved(Breaker.OPEN, "why"),
     ]
-    assert pool.at(1.0) == [StartWorker(2)]
+    assert pool.at(1.0) == [StartWorker(2), BreakerMoved(Breaker.HALF_OPEN)]
     pool.ready(2)
-    assert pool.at(5.0) == [Recovered()]
+    assert pool.at(5.0) == [Recovered(), BreakerMoved(Breaker.CLOSED)]
 
 
 def test_an_idle_death_right_after_ready_counts_as_a_failed_start(make_pool: MakePool) -> None:
@@ -337,5 +348,32 @@ def test_a_shrunken_pool_that_is_whole_is_not_degraded(make_pool: MakePool) -> N
     pool.start(1)
     pool.submit("a")
     pool.submit("b")
-    assert pool(WorkerStartFailed(2, "why")) == [Degraded("why")]
-    assert pool(Resize(overflow=0)) == [Recovered()]
+    assert pool(WorkerStartFailed(2, "why")) == [Degraded("why"), BreakerMoved(Breaker.OPEN, "why")]
+    assert pool(Resize(overflow=0)) == [Recovered(), BreakerMoved(Breaker.CLOSED)]
+
+
+def test_the_breaker_says_when_the_next_start_is_tried(make_pool: MakePool) -> None:
+    pool = make_pool(failure_limit=1, backoff_initial=4.0)
+    assert pool.core.breaker[0] is Breaker.CLOSED
+    pool(Start())
+    pool.at(1.0)
+    pool(WorkerStartFailed(1, "why"))
+    assert pool.core.breaker == (Breaker.OPEN, 1.0, 5.0)
+    pool.at(5.0)
+    assert pool.core.breaker[:2] == (Breaker.HALF_OPEN, 5.0)
+    pool.ready(2)
+    assert pool.core.breaker[:2] == (Breaker.HALF_OPEN, 5.0)  # it has not proved itself
+    pool.at(6.0)
+    assert pool.core.breaker[:2] == (Breaker.CLOSED, 6.0)
+
+
+def test_what_was_started_before_the_breaker_opened_is_no_probe(make_pool: MakePool) -> None:
+    pool = make_pool(size=3, failure_limit=3, backoff_initial=1.0)
+    pool(Start())
+    pool(WorkerStartFailed(1, "why"))
+    pool.at(5.0)
+    pool(WorkerStartFailed(2, "why"))
+    commands = pool(WorkerStartFailed(3, "why"))
+    assert [c for c in commands if isinstance(c, BreakerMoved)] == [
+        BreakerMoved(Breaker.OPEN, "why")
+    ]
