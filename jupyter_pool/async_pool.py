@@ -24,6 +24,7 @@ from jupyter_pool.engine.settle import settle
 from jupyter_pool.errors import InvalidRequest, PoolError
 from jupyter_pool.executor import AsyncCalls
 from jupyter_pool.handles import Handle
+from jupyter_pool.programs import AsyncProgramCalls
 
 if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus
@@ -34,7 +35,7 @@ __all__ = ["AsyncKernelPool", "AsyncLease", "AsyncPoolView"]
 OnOutput = Callable[[Event], None]
 
 
-class _AsyncRequests(AsyncCalls):
+class _AsyncRequests(AsyncCalls, AsyncProgramCalls):
     """Making requests of a pool, with presets: what a pool and its views have in common."""
 
     @property
@@ -112,6 +113,20 @@ class _AsyncRequests(AsyncCalls):
     async def put(self, value: Any) -> Handle:
         """Store a value once for many requests; as `KernelPool.put`. It is pickled in this thread."""
         return self._pool.running().put(value)
+
+    async def setup(self, setup: Callable[[], object] | str) -> None:
+        """Run code or a function on every worker; as `KernelPool.setup`."""
+        answer: asyncio.Future[PoolError | None] = asyncio.get_running_loop().create_future()
+        made = self._pool.make_setup(setup)
+        put = _answer_to(answer)
+        self._pool.tell(lambda driver: driver.setups.add(made, put))
+        try:
+            error = await answer
+        except BaseException:
+            self._pool.tell(lambda driver: driver.setups.give_up(made))
+            raise
+        if error is not None:
+            raise error
 
     async def execute_in_session(
         self, session_id: str, code: str, **options: Any

@@ -37,6 +37,7 @@ __all__ = [
     "pack_chunk",
     "pack_function",
     "run_call",
+    "run_setup",
 ]
 
 
@@ -315,6 +316,19 @@ def run_call(
     except BaseException as error:  # noqa: BLE001 - SystemExit too is the caller's, not the worker's
         return Outcome("error", *_describe(error))
     return _seal(value, share)
+
+
+def run_setup(
+    frames: Sequence[Any], main: dict[str, Any], fetching: AbstractContextManager[None]
+) -> Outcome:
+    """Unpickle a setup function and call it, in the worker. Its value is of no interest. Raises nothing."""
+    try:
+        with fetching:
+            function = unpack(frames, main_globals=main)["function"]
+        function()
+    except BaseException as error:  # noqa: BLE001 - as in `run_call`
+        return Outcome("error", *_describe(error))
+    return Outcome("value", {}, ())
 
 
 def _open(frames: Sequence[Any], main: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from traitlets import Bool, Enum, TraitError, TraitType, Unicode, default
 from traitlets.config import Application, Config, Configurable
@@ -200,6 +200,28 @@ class _Modules(TraitType[Any, Any]):
         return [name.strip() for name in s.split(",") if name.strip()]
 
 
+#: What a worker runs before it takes requests.
+SetupCode: TypeAlias = Callable[[], object] | str
+
+
+class _Setups(TraitType[Any, Any]):
+    """Code and functions, as a tuple."""
+
+    info_text = "code as a text, a function without parameters, or a list of these"
+    default_value: Any = ()
+
+    def validate(self, obj: Any, value: Any) -> tuple[SetupCode, ...]:
+        alone = isinstance(value, str) or callable(value) or not isinstance(value, Iterable)
+        setups = (value,) if alone else tuple(value)
+        for setup in setups:
+            if not (setup.strip() if isinstance(setup, str) else callable(setup)):
+                raise TraitError(f"{self.info_text} (not so: {setup!r})")
+        return setups
+
+    def from_string(self, s: str) -> str:
+        return s
+
+
 #: The smallest possible `output_limit`, in bytes: room for a few messages.
 LEAST_OUTPUT = 10_000
 #: The smallest possible `memory_limit`, in bytes: a little more than a new worker has to itself.
@@ -288,6 +310,11 @@ class PoolConfig(Configurable):
     preload = _Modules(
         help="""Modules that workers import before they are ready, such as ["numpy", "pandas"]. Where
         there is a fork server (Linux) they are imported once, and workers share their memory.""",
+    ).tag(config=True)
+    setup = _Setups(
+        help="""What each worker runs before it takes requests: code, a function without parameters, or a
+        list of these, run in their order. What it leaves in the namespace is there for every request; a
+        failure is a WorkerStartError. See also KernelPool.setup.""",
     ).tag(config=True)
     threads_per_worker = _Threads(
         default_value="auto",
@@ -395,6 +422,12 @@ class PoolConfig(Configurable):
                 f"preload={list(self.preload)!r} is for the pool's own kernel, not for "
                 f"kernel_name={self.kernel_name!r}: import within the code",
                 context={"option": "preload", "value": self.preload},
+            )
+        if self.setup and self.kernel_name is not None:
+            raise InvalidRequest(
+                f"setup is for the pool's own kernel, not for kernel_name={self.kernel_name!r}: "
+                "run the code with each request",
+                context={"option": "setup", "value": self.setup},
             )
         return self
 

@@ -26,11 +26,12 @@ from jupyter_pool.engine.health import HEALTH_TIMEOUT
 from jupyter_pool.engine.registry import get_pool, list_pools
 from jupyter_pool.engine.request import Mailbox
 from jupyter_pool.engine.settle import settle
-from jupyter_pool.engine.waiting import OnOutput, run
+from jupyter_pool.engine.waiting import OnOutput, run, wait_for
 from jupyter_pool.errors import PoolError
 from jupyter_pool.executor import Calls
 from jupyter_pool.handles import Handle
 from jupyter_pool.lease import Lease
+from jupyter_pool.programs import ProgramCalls
 
 if TYPE_CHECKING:
     from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["KernelPool", "Lease", "PoolView", "get_pool", "list_pools"]
 
 
-class _Requests(Calls):
+class _Requests(Calls, ProgramCalls):
     """Making requests of a pool, with presets: what a pool and its views have in common."""
 
     @property
@@ -231,6 +232,41 @@ class _Requests(Calls):
             The pool is closed.
         """
         return self._pool.running().put(value)
+
+    def setup(self, setup: Callable[[], object] | str) -> None:
+        """Run code or a function on every worker, now and before a new one takes requests.
+
+        What it leaves stays: the namespace that it fills is where every cell begins, and the objects
+        there are live and shared by the requests on a worker. Functions assign with ``global``; what
+        they return is not kept. Several setups run in their order. Returns when the workers that were
+        free have run it; busy ones run it when they are free, which is only waited for if all are busy.
+
+        Parameters
+        ----------
+        setup
+            A cell, or a function without parameters, pickled as it is now. It has `start_timeout` on
+            each worker.
+
+        Raises
+        ------
+        WorkerStartError
+            It failed on a worker; has its traceback. It is taken back: workers that have run it are
+            replaced, and the pool is as it was.
+        InvalidRequest, SerializationError
+            Neither code nor a function; it cannot be pickled; the pool's kernel is not Python's.
+        PoolNotAvailable
+            The pool is closed.
+        """
+        answer: queue.SimpleQueue[PoolError | None] = queue.SimpleQueue()
+        made = self._pool.make_setup(setup)
+        try:
+            self._pool.tell(lambda driver: driver.setups.add(made, answer.put))
+            error = wait_for(answer)
+        except BaseException:  # Ctrl-C: as if it had never been asked for
+            self._pool.tell(lambda driver: driver.setups.give_up(made))
+            raise
+        if error is not None:
+            raise error
 
     def execute_in_session(self, session_id: str, code: str, **options: Any) -> ExecutionResult:
         """`execute` under a session's label."""

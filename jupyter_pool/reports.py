@@ -74,7 +74,7 @@ class WorkerInfo(_Report):
         The pool's number for it, never reused; its process id, None before it has one.
     state
         ``"starting"``, ``"standby"``, ``"idle"``, ``"busy"``, ``"leased"``,
-        ``"interrupting"``, ``"resetting"`` or ``"stopping"``.
+        ``"interrupting"``, ``"resetting"``, ``"setting up"`` or ``"stopping"``.
     request_id, session_id
         What it runs, for whom, or None.
     since

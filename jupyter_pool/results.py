@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from jupyter_pool import _reprs
@@ -33,6 +34,7 @@ __all__ = [
     "OutputCollector",
     "PoolStats",
     "PoolStatus",
+    "ProgramInfo",
     "ProgramResult",
     "SessionInfo",
     "Timeline",
@@ -230,16 +232,91 @@ class ExecutionResult:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ProgramResult:
-    """What a registered program returned: its declared outputs, by name."""
+    """What an execution of a registered program gave.
 
-    program: str
+    Attributes
+    ----------
+    program_id
+        Which program it was.
+    outputs
+        Its outputs by name, unpickled when the first of them is looked at.
+    status, error
+        As of an `ExecutionResult`; ``"ok"`` and None unless it was executed with ``check=False``.
+    request_id, worker_id, session_id, timings
+        Who executed it for whom, and how long it took, in seconds.
+    display_outputs
+        What it printed and displayed, as notebook-format output dicts.
+    """
+
+    program_id: str
     outputs: Mapping[str, Any]
     request_id: str
     worker_id: int | None = None
     session_id: str | None = None
     timings: Timings = Timings()
+    status: ExecutionStatus = "ok"
+    error: PoolError | None = None
+    display_outputs: list[dict[str, Any]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        parts = [self.program_id, self.status]
+        if self.worker_id is not None:
+            parts.append(f"worker {self.worker_id}")
+        if self.session_id is not None:
+            parts.append(f"session {self.session_id}")
+        return f"<ProgramResult {', '.join(parts)}, outputs: {', '.join(self.outputs) or 'none'}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from IPython.lib.pretty import pretty
+
+        # In a notebook the values are what a person wants to see; times and ids change with each run.
+        if self.error is not None:
+            printer.text(f"{self.status}: {type(self.error).__name__}: {self.error}")
+            return
+        for number, (name, value) in enumerate(self.outputs.items()):
+            # Each for itself: a line break between them would break those within them as well.
+            printer.text(f"{chr(10) if number else ''}{name} = {pretty(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInfo:
+    """What a pool knows of a registered program.
+
+    Attributes
+    ----------
+    program_id
+        The name that it was registered under.
+    kind
+        ``"callable"`` or ``"source"``.
+    signature
+        What it takes and gives, as text: ``qa(question: str) -> answer``.
+    description
+        As registered, or the first line of a callable's docstring; None if there is none.
+    inputs, outputs
+        Their names; inputs that are needed first.
+    created_at
+        When it was registered (UTC).
+    size
+        How large it is, in bytes: pickled, or as source text.
+    execution_count, failures
+        How many executions have ended since then, in whatever way, and how many of them not well.
+    last_executed
+        When the latest of them ended (UTC), or None.
+    """
+
+    program_id: str
+    kind: Literal["callable", "source"]
+    signature: str
+    description: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    created_at: datetime
+    size: int
+    execution_count: int = 0
+    failures: int = 0
+    last_executed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ __all__ = [
     "Outcome",
     "Recovered",
     "Reset",
+    "SetUp",
     "StartWorker",
     "StopReason",
     "StopWorker",
@@ -62,6 +63,7 @@ class StopReason(Enum):
     MEMORY_LIMIT = "memory_limit"
     UNRESPONSIVE = "unresponsive"
     RESET_FAILED = "reset_failed"
+    SETUP_FAILED = "setup_failed"
 
 
 class Breaker(Enum):
@@ -128,6 +130,13 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
+class SetUp:
+    """Run the setups that it lacks; answer with `SetUpDone`. The core watches the time."""
+
+    worker_id: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The request is over. `worker_id`: the worker that held it last, if one did.
 
@@ -172,6 +181,7 @@ Command: TypeAlias = (
     | Dispatch
     | Interrupt
     | Reset
+    | SetUp
     | Finish
     | Degraded
     | Recovered

@@ -30,6 +30,8 @@ __all__ = [
     "Resize",
     "RestartWorker",
     "ReturnLease",
+    "SetUpAll",
+    "SetUpDone",
     "Start",
     "Submit",
     "SubmitInLease",
@@ -117,6 +119,14 @@ class Resize:
 
 
 @dataclass(frozen=True, slots=True)
+class SetUpAll:
+    """There is a new setup: each worker runs it before it serves on, idle ones now.
+
+    Standby workers are replaced; those that start run all setups before they are ready.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Replace every worker by a fresh one: idle ones now, busy ones when they come back."""
 
@@ -199,6 +209,14 @@ class ResetDone:
 
 
 @dataclass(frozen=True, slots=True)
+class SetUpDone:
+    """The worker has run the setups that it lacked. `recycle`: why it wants to be replaced instead."""
+
+    worker_id: WorkerId
+    recycle: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied:
     """The process is gone, unasked."""
 
@@ -267,6 +285,8 @@ Event: TypeAlias = (
     | RequestRefused
     | InterruptDelivered
     | ResetDone
+    | SetUpAll
+    | SetUpDone
     | WorkerDied
     | WorkerStopped
     | ProtocolViolation

@@ -288,7 +288,8 @@ class PoolCore:
         if worker is None:
             return
         reason = None if isinstance(event, ev.WorkerStopped) else event.reason
-        unasked = worker.state is not WorkerState.STOPPING
+        # Nor is it the start that failed where a new setup did: see `_setup_deadline`.
+        unasked = worker.state not in (WorkerState.STOPPING, WorkerState.SETTING_UP)
         self._staff.gone(worker, now)
         if unasked:
             self._failed(worker, reason, now)
@@ -346,6 +347,21 @@ class PoolCore:
     def _note_recycle(self, worker: WorkerRecord, recycle: str | None) -> None:
         if recycle is not None:
             mark_for_replacement(worker, StopReason.RECYCLED, recycle)
+
+    def _set_up_all(self, event: ev.SetUpAll, now: float) -> None:
+        for worker in list(self._workers.values()):
+            self._staff.set_up(worker, now)
+
+    def _set_up_done(self, event: ev.SetUpDone, now: float) -> None:
+        if worker := self._worker(event.worker_id, WorkerState.SETTING_UP):
+            self._timers.cancel(TimerKind.SETUP, worker.id)
+            self._note_recycle(worker, event.recycle)
+            self._staff.release(worker, now)
+
+    def _setup_deadline(self, worker_id: WorkerId, now: float) -> None:
+        # No failed start: the one that takes its place is, if the setup is to stay and hangs there too.
+        worker = self._workers[worker_id]
+        self._staff.stop(worker, StopReason.SETUP_FAILED, now, kill=True)
 
     # --- the pool as a whole -------------------------------------------------------------------
 
@@ -415,6 +431,8 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.RequestRefused: PoolCore._request_refused,
     ev.InterruptDelivered: PoolCore._interrupt_delivered,
     ev.ResetDone: PoolCore._reset_done,
+    ev.SetUpAll: PoolCore._set_up_all,
+    ev.SetUpDone: PoolCore._set_up_done,
     ev.ProtocolViolation: PoolCore._protocol_violation,
     ev.MemoryExceeded: PoolCore._memory_exceeded,
     ev.WorkerSpent: PoolCore._worker_spent,
@@ -429,6 +447,7 @@ _DEADLINES: Final[Mapping[TimerKind, _Clause]] = {
     TimerKind.START: PoolCore._start_deadline,
     TimerKind.PROOF: PoolCore._proof,
     TimerKind.RESET: PoolCore._reset_deadline,
+    TimerKind.SETUP: PoolCore._setup_deadline,
     TimerKind.LIFETIME: PoolCore._lifetime_over,
     TimerKind.SHRINK: PoolCore._shrink,
     TimerKind.BACKOFF: PoolCore._backoff_over,

@@ -19,6 +19,7 @@ from .commands import (
     Degraded,
     Recovered,
     Reset,
+    SetUp,
     StartWorker,
     StopReason,
     StopWorker,
@@ -37,6 +38,7 @@ _OWN_TIMERS = (
     TimerKind.PROOF,
     TimerKind.GRACE,
     TimerKind.RESET,
+    TimerKind.SETUP,
     TimerKind.LIFETIME,
 )
 
@@ -277,8 +279,28 @@ class Staff:
             self.roster.move(worker, WorkerState.RESETTING, now)
             self._timers.set(TimerKind.RESET, worker.id, now + self.config.reset_timeout)
             self._out.append(Reset(worker.id))
+        elif worker.needs_setup:
+            self._set_up(worker, now)
         else:
             self.roster.move(worker, WorkerState.IDLE, now)
+
+    def set_up(self, worker: WorkerRecord, now: float) -> None:
+        """It lacks a setup: it runs it before it serves on, at once if it is free."""
+        match worker.state:
+            case WorkerState.IDLE:
+                self._set_up(worker, now)
+            case WorkerState.STANDBY:
+                self.stop(worker, StopReason.RECYCLED, now, detail="setup")
+            case WorkerState.STARTING | WorkerState.STOPPING:
+                pass  # whoever starts runs what there is
+            case _:
+                worker.needs_setup = True
+
+    def _set_up(self, worker: WorkerRecord, now: float) -> None:
+        worker.needs_setup = False
+        self.roster.move(worker, WorkerState.SETTING_UP, now)
+        self._timers.set(TimerKind.SETUP, worker.id, now + self.config.start_timeout)
+        self._out.append(SetUp(worker.id))
 
     def gone(self, worker: WorkerRecord, now: float) -> None:
         """Its process is no more."""

@@ -6,6 +6,7 @@ Every lifecycle is one enum and one table that lists all its steps; `move` refus
                         └───────────▶ IDLE ◀─▶ …
                                       IDLE ─▶ LEASED ◀─▶ BUSY       (runs inside a lease)
                                               LEASED ─▶ RESETTING ─▶ IDLE
+                          IDLE, or about to be ─▶ SETTING_UP ─▶ IDLE
               any ─▶ STOPPING ─▶ GONE,   any ─▶ GONE (it died)
 
     request   QUEUED ◀─▶ RUNNING ─▶ INTERRUPTING ─▶ FINISHED
@@ -111,6 +112,8 @@ class WorkerState(Enum):
     """Held by a lease that runs nothing at the moment."""
     RESETTING = "resetting"
     """Being cleaned up after a lease."""
+    SETTING_UP = "setting up"
+    """Runs a setup that was added after it had become ready."""
     IDLE = "idle"
     STANDBY = "standby"
     """Ready and spare: has no seat among the serving workers yet."""
@@ -142,11 +145,12 @@ _END = {_W.STOPPING, _W.GONE}
 WORKER_STEPS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
     _W.STARTING: frozenset({_W.STANDBY, _W.IDLE} | _END),
     _W.STANDBY: frozenset({_W.IDLE} | _END),
-    _W.IDLE: frozenset({_W.BUSY, _W.LEASED} | _END),
-    _W.BUSY: frozenset({_W.IDLE, _W.LEASED, _W.INTERRUPTING} | _END),
-    _W.INTERRUPTING: frozenset({_W.IDLE, _W.LEASED, _W.RESETTING} | _END),
-    _W.LEASED: frozenset({_W.BUSY, _W.RESETTING, _W.IDLE} | _END),
-    _W.RESETTING: frozenset({_W.IDLE} | _END),
+    _W.IDLE: frozenset({_W.BUSY, _W.LEASED, _W.SETTING_UP} | _END),
+    _W.BUSY: frozenset({_W.IDLE, _W.LEASED, _W.INTERRUPTING, _W.SETTING_UP} | _END),
+    _W.INTERRUPTING: frozenset({_W.IDLE, _W.LEASED, _W.RESETTING, _W.SETTING_UP} | _END),
+    _W.LEASED: frozenset({_W.BUSY, _W.RESETTING, _W.IDLE, _W.SETTING_UP} | _END),
+    _W.RESETTING: frozenset({_W.IDLE, _W.SETTING_UP} | _END),
+    _W.SETTING_UP: frozenset({_W.IDLE, _W.SETTING_UP} | _END),
     _W.STOPPING: frozenset({_W.GONE}),
     _W.GONE: frozenset(),
 }
@@ -159,7 +163,9 @@ REQUEST_STEPS: Final[Mapping[RequestState, frozenset[RequestState]]] = {
     _R.FINISHED: frozenset(),
 }
 
-SEATED: Final = frozenset({_W.IDLE, _W.BUSY, _W.INTERRUPTING, _W.LEASED, _W.RESETTING})
+SEATED: Final = frozenset(
+    {_W.IDLE, _W.BUSY, _W.INTERRUPTING, _W.LEASED, _W.RESETTING, _W.SETTING_UP}
+)
 """The states that count against `size + overflow`."""
 
 
@@ -190,6 +196,8 @@ class WorkerRecord:
     interrupt_delivered: bool = False
     needs_reset: bool = False
     """A lease has left its state in it."""
+    needs_setup: bool = False
+    """There is a setup that it has not run."""
     retire: tuple[StopReason, str | None] | None = None
     """Why it is replaced as soon as it is free, if it is."""
 

@@ -36,11 +36,13 @@ class TimerKind(IntEnum):
     """A worker has lived long enough for its start to count as a success."""
     RESET = 5
     """A worker has not answered a reset in time."""
-    LIFETIME = 6
+    SETUP = 6
+    """A worker has not run a setup in time."""
+    LIFETIME = 7
     """A worker is old."""
-    SHRINK = 7
+    SHRINK = 8
     """The longest idle worker may be one too many."""
-    BACKOFF = 8
+    BACKOFF = 9
     """Starts are allowed again."""
 
 

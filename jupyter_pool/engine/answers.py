@@ -27,7 +27,7 @@ def busy_workers(driver: Driver) -> int:
 def wait_info(driver: Driver, request: Request) -> WaitInfo:
     """Why a request still waits."""
     counts = driver.core.counts()
-    starting = counts.get(WorkerState.STARTING, 0)
+    starting = counts.get(WorkerState.STARTING, 0) + counts.get(WorkerState.SETTING_UP, 0)
     idle = counts.get(WorkerState.IDLE, 0)
     busy = busy_workers(driver)
     if request.first_dispatched is not None:
@@ -73,6 +73,8 @@ def degraded_reason(driver: Driver) -> str | None:
         return None
     failure = driver.degraded_by
     error: str | None = getattr(failure, "error", None)
+    if (setup := getattr(failure, "setup", None)) is not None:
+        error = str(setup).partition("\n")[0]
     last = str(getattr(failure, "stderr", "")).strip().splitlines()[-1:]
     return error or (last[0] if last else "starts keep failing")
 

@@ -6,13 +6,17 @@ import queue
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.handles import Stored
 from jupyter_pool.shared import Segment, SharedMemory
 
 from .request import Request
 from .wire import Buffer
+
+if TYPE_CHECKING:
+    from .programs import Program
+    from .setups import Setup
 
 
 class Outbox:
@@ -21,10 +25,10 @@ class Outbox:
     def __init__(self, shared: SharedMemory | None) -> None:
         #: None: the worker is on another machine, or there is no shared memory here.
         self._shared = shared
-        #: What the worker was sent of what was put, until it is told to forget it.
-        self._loaded: dict[str, weakref.ref[Stored]] = {}
+        #: What the worker was sent of what was put, and programs, until it is told to forget it.
+        self._loaded: dict[str, weakref.ref[Stored] | weakref.ref[Program]] = {}
 
-    def pack(self, request: Request, first: int = 0) -> tuple[list[Buffer], dict[str, Any]]:
+    def pack(self, request: Request | Setup, first: int = 0) -> tuple[list[Buffer], dict[str, Any]]:
         """The frames from `first` on, and what the envelope must say of them."""
         frames = [self._sent(frame) for frame in request.frames[first:]]
         said: dict[str, Any] = {}
@@ -42,6 +46,17 @@ class Outbox:
                 frames += map(self._sent, new)
                 puts.append([stored.id, len(new)])
         return frames, said
+
+    def pack_program(self, program: Program) -> list[Buffer]:
+        """The frames of a program; none if the worker should have it."""
+        if program.name in self._loaded:
+            return []
+        self._loaded[program.name] = weakref.ref(program)
+        return [self._sent(frame) for frame in program.frames]
+
+    def lost(self, name: str) -> None:
+        """The worker has no such program, or no longer."""
+        self._loaded.pop(name, None)
 
     def _sent(self, frame: Buffer | Segment) -> Buffer:
         if not isinstance(frame, Segment):

@@ -47,6 +47,8 @@ from jupyter_pool.core import (
     Resize,
     RestartWorker,
     ReturnLease,
+    SetUp,
+    SetUpDone,
     Start,
     StartWorker,
     StopReason,
@@ -55,13 +57,14 @@ from jupyter_pool.core import (
     SubmitInLease,
     Tick,
     WorkerDied,
+    WorkerSpent,
     WorkerStartFailed,
     WorkerState,
     WorkerStopped,
     WorkerUnresponsive,
 )
 from jupyter_pool.core.state import SEATED
-from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable
+from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, WorkerStartError
 from jupyter_pool.handles import Handle, Puts
 from jupyter_pool.provisioning.launcher import Exited, Launched, LaunchSpec
 from jupyter_pool.provisioning.processes import describe_exit
@@ -76,8 +79,10 @@ from .link import Flight, Link
 from .log import PoolLog
 from .memory import OomWatch
 from .memory_watch import Excess, MemoryWatch
+from .programs import Programs
 from .request import LONGEST_WAIT, Completion, Request
 from .settle import start_error, succeeded
+from .setups import Setups
 from .surroundings import Surroundings
 from .telling import Teller
 
@@ -95,6 +100,7 @@ _KILLS = {
     StopReason.MEMORY_LIMIT,
     StopReason.UNRESPONSIVE,
     StopReason.RESET_FAILED,
+    StopReason.SETUP_FAILED,
     StopReason.RESTARTED,
 }
 
@@ -109,6 +115,8 @@ class StartFailure:
     status: int | None
     stderr: str
     timed_out: bool = False
+    #: What is to be said if a setup is the cause.
+    setup: WorkerStartError | None = None
 
 
 class Driver:
@@ -131,6 +139,8 @@ class Driver:
         #: Where workers on this machine find large frames; None: there is no such place.
         self.shared = None if engine is None or self.foreign else engine.shared
         self.puts = Puts(name, "" if engine is None else f"{engine.token}-{self.serial}")
+        self.programs = Programs(name)
+        self.setups = Setups(self)
         self.surroundings = Surroundings(config.cwd, config.env)
         self._cpus = usable_cpus()
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
@@ -208,7 +218,7 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - the other commands must not be lost with it
             name = type(command).__name__
             self.log(logging.ERROR, "cannot carry out %s", name, exc_info=True)
-            if isinstance(command, Dispatch | Reset | Interrupt):
+            if isinstance(command, Dispatch | Reset | SetUp | Interrupt):
                 self._pending.append(
                     ProtocolViolation(command.worker_id, f"nothing: it cannot be reached ({error})")
                 )
@@ -359,6 +369,9 @@ class Driver:
     def _reset(self, command: Reset) -> None:
         self.links[command.worker_id].reset()
 
+    def _set_up(self, command: SetUp) -> None:
+        self.links[command.worker_id].prepare()
+
     def _finish(self, command: Finish) -> None:
         request = self.requests.pop(str(command.request_id))
         if command.worker_id is not None:
@@ -419,7 +432,13 @@ class Driver:
         """Why, as well as it is known by now."""
         if command.reason is START_TIMED_OUT:
             # The worker is only about to be killed, but what it said is there.
-            return StartFailure(None, None, self._words_of_starting(), timed_out=True)
+            return StartFailure(
+                None,
+                None,
+                self._words_of_starting(),
+                timed_out=True,
+                setup=next(filter(None, map(self._hanging_setup, self.links.values())), None),
+            )
         link = self.links.get(command.worker_id or 0)
         exited = link.exited if link is not None else None
         if isinstance(command.reason, Excess) and exited is not None:
@@ -427,6 +446,11 @@ class Driver:
         if command.reason is None and not command.clean:
             return exited
         return command.reason
+
+    def _hanging_setup(self, link: Link) -> WorkerStartError | None:
+        """What is to be said of a worker that runs a setup instead of becoming ready."""
+        setup = link.flight.setup if link.flight is not None and not link.ready else None
+        return None if setup is None else self.setups.explain_end(link, setup)
 
     def _words_of_starting(self) -> str:
         said = [
@@ -471,6 +495,8 @@ class Driver:
             self.accounting.outcomes[outcome] += 1
             if request.first_dispatched is not None:
                 self.accounting.runs.add(busy)
+        if request.program is not None:
+            request.program.count(ok=ok)
         if request.session_id is not None and not request.is_lease:
             self.accounting.sessions.count(
                 request.session_id, ok=ok, busy=busy, worker_id=request.worker_id
@@ -510,16 +536,24 @@ class Driver:
         exited = link.exited
         assert exited is not None
         worker_id = link.worker_id
+        if self.setups.gone(link) and not link.ready and link.stop is None:
+            # It is taken back, and the next start is another matter.
+            self.feed(WorkerSpent(worker_id, "its setup failed"))
         if not link.ready and link.stop in (None, StopReason.START_TIMEOUT):
             timed_out = link.stop is not None
-            self._note_start_failure(link, exited, timed_out)
+            failure = link.setup_failure or self._hanging_setup(link)
+            self._note_start_failure(link, exited, timed_out, failure)
             if not timed_out:  # else it was killed, and that was told
                 self.teller.lost(link, "failed to start")
             self.feed(
                 WorkerStartFailed(
                     worker_id,
                     StartFailure(
-                        link.refusal or exited.error, exited.status, exited.stderr, timed_out
+                        link.refusal or exited.error,
+                        exited.status,
+                        exited.stderr,
+                        timed_out,
+                        failure,
                     ),
                 )
             )
@@ -544,14 +578,19 @@ class Driver:
         link.close()
         del self.links[worker_id]
         self.teller.gone(worker_id)
+        self.setups.missed(worker_id)
         if self.memory is not None:
             self.memory.forget(worker_id)
 
-    def _note_start_failure(self, link: Link, exited: Exited, timed_out: bool) -> None:
+    def _note_start_failure(
+        self, link: Link, exited: Exited, timed_out: bool, setup: WorkerStartError | None
+    ) -> None:
         self.accounting.lost["start timed out" if timed_out else "failed to start"] += 1
         exitcode, signal = describe_exit(exited.status)
         how = signal or ("not launched" if exitcode is None else f"exit code {exitcode}")
-        if link.refusal:
+        if setup is not None:
+            how = "its setup failed"
+        elif link.refusal:
             how = "it runs, but does not execute"
         elif timed_out:
             how = "not ready in time"
@@ -571,6 +610,15 @@ class Driver:
         link.refusal = (
             f"it started, but could not execute: {content.get('ename')}: {content.get('evalue')}"
         )
+        self.launcher.stop(link.process, kill=True)
+
+    def setup_failed(self, link: Link, error: WorkerStartError) -> None:
+        """A setup that is to stay went wrong: the worker goes, by a failed start if it is starting."""
+        if link.ready:
+            self.feed(SetUpDone(link.worker_id, "its setup failed"))
+            return
+        assert link.process is not None
+        link.setup_failure = error
         self.launcher.stop(link.process, kill=True)
 
     def _note_recycle(self, worker_id: int, cause: str) -> None:
@@ -657,6 +705,8 @@ class Driver:
     def _end(self) -> None:
         if self.memory is not None:
             self.memory.close()
+        self.programs.clear()
+        self.setups.close()
         self.puts.close()
         self.hub.finish()
         self.closed.set()
@@ -761,6 +811,7 @@ _CARRY_OUT: dict[type[Command], Callable[[Driver, Any], None]] = {
     Dispatch: Driver._dispatch,
     Interrupt: Driver._interrupt,
     Reset: Driver._reset,
+    SetUp: Driver._set_up,
     Finish: Driver._finish,
     Degraded: Driver._degraded,
     Recovered: Driver._recovered,

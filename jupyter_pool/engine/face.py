@@ -27,10 +27,13 @@ from .listening import Listening
 from .log import PoolLog
 from .loop import Engine
 from .memory import measure, resident
+from .programs import make_execution
 from .registry import register, unregister
+from .setups import pack_setup
 
 if TYPE_CHECKING:
     from jupyter_pool.calling import PackedCall
+    from jupyter_pool.config import SetupCode
     from jupyter_pool.reports import (
         HealthReport,
         PoolStats,
@@ -40,7 +43,9 @@ if TYPE_CHECKING:
     )
 
     from .mapping import Mapping as MapRun
+    from .programs import Program
     from .request import Request, Sink
+    from .setups import Setup
     from .showing import CallOutput
 
 #: How much longer than the interrupt's grace a cancelled request or a forced close may take,
@@ -139,9 +144,13 @@ class PoolFace(Listening):
     def _make_driver(self) -> None:
         with self._lock:
             if self._driver is None and not self._closed:
+                # First: there is nothing to undo if one cannot be pickled.
+                setups = list(map(pack_setup, self.config.setup))
                 driver = Engine.acquire(
                     lambda engine: Driver(engine, self.name, self.config, self.hub)
                 )
+                for setup in setups:
+                    driver.setups.keep(self.placed(driver, setup))
                 self._driver = driver
                 self.hub.driven = True
                 driver.engine.post(driver.watch_health)
@@ -283,6 +292,28 @@ class PoolFace(Listening):
         driver = self.running()
         driver.engine.post(lambda: order(driver))
 
+    def make_setup(self, setup: SetupCode) -> Setup:
+        """A setup that `Setups.add` takes."""
+        driver = self.running()
+        if driver.foreign:
+            raise InvalidRequest(
+                "setup works with the pool's own Python kernel, not with "
+                f"{self.config.kernel_name!r}: run the code with each request"
+            )
+        made = pack_setup(setup, driver.puts)
+        made.context = driver.surroundings.difference()
+        return self.placed(driver, made)
+
+    @staticmethod
+    def placed(driver: Driver, setup: Setup) -> Setup:
+        """The setup, with what is large in it where all workers can have it."""
+        if setup.code is None:
+            handle = driver.puts.keep(driver.share(setup.frames))
+            setup.stored = handle.take(driver.puts)
+            # A call has arguments, if only none.
+            setup.frames = [*setup.stored.frames, b""]
+        return setup
+
     def order_end_session(self, session_id: str) -> bool:
         return bool(self.ask(lambda driver: driver.accounting.sessions.forget(session_id)))
 
@@ -365,6 +396,26 @@ def prepare_call(
     """As `prepare`, for a function call, which has no time limits unless preset."""
     options = _merge(pool, presets, given)
     return _make(pool, options, show, lambda: make_call(driver, sink, fn, args, kwargs, **options))
+
+
+def prepare_execution(
+    pool: PoolFace,
+    driver: Driver,
+    presets: Mapping[str, Any],
+    sink: Sink,
+    program: Program,
+    inputs: Mapping[str, Any] | None,
+    *,
+    show: Guarded | None = None,
+    **given: Any,
+) -> Request:
+    """As `prepare`, for an execution of a registered program."""
+    options = _merge(pool, presets, given)
+    options.setdefault("timeout", pool.config.operation_timeout)
+    options.setdefault("checkout_timeout", pool.config.checkout_timeout)
+    return _make(
+        pool, options, show, lambda: make_execution(driver, sink, program, inputs, **options)
+    )
 
 
 def _is_future(request: Request) -> bool:

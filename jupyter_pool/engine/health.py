@@ -24,6 +24,7 @@ _OCCUPIED = frozenset(
         WorkerState.LEASED,
         WorkerState.INTERRUPTING,
         WorkerState.RESETTING,
+        WorkerState.SETTING_UP,
         WorkerState.STOPPING,
         WorkerState.STARTING,
     }

@@ -21,6 +21,7 @@ from jupyter_pool.core import (
     RequestRefused,
     RequestStarted,
     ResetDone,
+    SetUpDone,
     WorkerReady,
     WorkerSpent,
 )
@@ -31,14 +32,17 @@ from jupyter_pool.shared import LostSegment, SharedMemory
 from . import wire
 from .data import Outbox
 from .marks import Marks
+from .setups import SettingUp
 from .sockets import Channels, send
 from .wire import Buffer, Message, Signer
 
 if TYPE_CHECKING:
+    from jupyter_pool.errors import WorkerStartError
     from jupyter_pool.provisioning.launcher import Exited, Launched, Worker
 
     from .driver import Driver
     from .request import Request
+    from .setups import Setup
 
 #: How long an idle status may come after its reply, in seconds, before the kernel is asked for a
 #: sign of its order; iopub may have dropped it.
@@ -70,6 +74,8 @@ class Flight:
     interruptible: bool = False
     interrupt: bool = False
     idle: bool = False
+    #: What is run, if it is a setup.
+    setup: Setup | None = None
     #: A later request whose status shows that an idle status which is not here by then is lost.
     fence: str | None = None
 
@@ -88,8 +94,13 @@ class Link:
         self.launched: Launched | None = None
         self.ready = False
         self.info_seen = False
+        #: The setups that it has run.
+        self.set_up: list[Setup] = []
+        self._setting_up = SettingUp(self)
         #: Why its probe failed, if it did.
         self.refusal: str | None = None
+        #: Which setup failed in it while it was starting, and how, if one did.
+        self.setup_failure: WorkerStartError | None = None
         self.stop: Any = None
         self.flight: Flight | None = None
         self.exited: Exited | None = None
@@ -203,12 +214,25 @@ class Link:
         self.engine.expect(message_id, self)
         first = 0
         content: dict[str, Any] = {"v": 1, "split": split}
-        if (name := request.function) is not None:
+        program = request.program
+        sent: list[Buffer] = []
+        if program is not None:
+            sent = self.outbox.pack_program(program)
+            content["split"] = len(sent)
+            content["program"] = {
+                "name": program.name,
+                "outputs": program.outputs,
+                "reload": program.reload,
+                "size": program.size,
+            }
+        elif (name := request.function) is not None:
             content["function"] = name
             if name in self._functions:
                 first, content["split"] = split, 0
             self._functions.add(name)
         frames, more = self.outbox.pack(request, first)
+        if sent:
+            frames = [*sent, *frames]
         assert self._signer is not None
         assert self._channels is not None
         assert self.flight is not None
@@ -225,14 +249,44 @@ class Link:
         send(self._channels.shell, self.name, packed)
 
     def _ship(self, flight: Flight, name: str) -> None:
-        """The worker has lost a function, or never had it: send the call again, with it."""
+        """The worker has lost a function or program, or never had it: send the call again, with it."""
         request = flight.request
         assert request is not None
         assert request.split is not None
         self.engine.forget(flight.message_id)
         self._functions.discard(name)
+        self.outbox.lost(name)
         flight.message_id += "f"
         self._call(flight.message_id, request, request.split)
+
+    def prepare(self) -> None:
+        """Have the worker run the setups that it lacks."""
+        self._setting_up.go_on()
+
+    def run_setup(self, setup: Setup) -> None:
+        """Have the worker run one setup; what it leaves is there for every request."""
+        flight = self.flight = Flight(self.engine.new_id(), None, setup=setup)
+        frames, said = self.outbox.pack(setup)
+        said.update(setup.context, v=1, setup=True)
+        said["output_limit"] = self.driver.config.output_limit
+        metadata = {"jupyter_pool": said}
+        if setup.code is not None:
+            self._execute(flight.message_id, setup.code, metadata, silent=True, buffers=frames)
+            return
+        flight.reply_type = "call_reply"
+        self.engine.expect(flight.message_id, self)
+        content = {"v": 1, "split": len(setup.frames) - 1}
+        self._send("call_request", flight.message_id, content, metadata, frames)
+
+    def is_set_up(self) -> None:
+        """It lacks no setup."""
+        self.flight = None
+        if self.driver.memory is not None and self.pid is not None:
+            self.driver.memory.ready(self.worker_id, self.pid)
+        was_ready, self.ready = self.ready, True
+        if not was_ready:
+            self.driver.teller.ready(self)
+        self.tell(SetUpDone(self.worker_id) if was_ready else WorkerReady(self.worker_id))
 
     def reset(self) -> None:
         """Have the kernel forget what a lease left in it."""
@@ -359,7 +413,8 @@ class Link:
         if flight.idle:
             self._landed(flight)
         else:
-            grace = IDLE_GRACE if self.ready else PROBE_AGAIN
+            probes = not self.ready and flight.setup is None
+            grace = PROBE_AGAIN if probes else IDLE_GRACE
             # By its id: a timer must not keep the values of an answer for as long as it runs.
             message_id = flight.message_id
             self.engine.after(grace, lambda: self._idle_overdue(message_id))
@@ -419,7 +474,7 @@ class Link:
         flight = self.flight
         if flight is None or flight.message_id != message_id or flight.idle:
             return
-        if not self.ready:
+        if not self.ready and flight.setup is None:
             self._probe()
         elif flight.fence is None:
             # Late, or lost? What a worker publishes keeps its order, so it is lost when the status
@@ -440,6 +495,13 @@ class Link:
         """Reply and idle status are there."""
         reply = flight.reply
         assert reply is not None
+        if flight.setup is not None:
+            self.engine.forget(flight.message_id)
+            if flight.fence is not None:
+                self.engine.forget(flight.fence)
+            self.flight = None
+            self._setting_up.landed(flight.setup, reply)
+            return
         if not self.ready:
             if self.info_seen:
                 self._probed(flight, reply)
@@ -474,11 +536,7 @@ class Link:
         fd = (reply.metadata.get("jupyter_pool") or {}).get("stderr_fd")
         if fd is not None and self.process is not None:
             self.process.tap(fd)
-        self.ready = True
-        self.driver.teller.ready(self)
-        if self.driver.memory is not None and self.pid is not None:
-            self.driver.memory.ready(self.worker_id, self.pid)
-        self.tell(WorkerReady(self.worker_id))
+        self.prepare()
 
     # -- going down --------------------------------------------------------------------------
 

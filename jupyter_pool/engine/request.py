@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jupyter_pool.shared import Segment
 
     from .holding import Borrower
+    from .programs import Program
     from .tracing import Trace
     from .wire import Buffer, Message
 
@@ -89,6 +90,9 @@ class Request:
     split: int | None = None
     #: The name of the call's function, if a worker should keep its bytes.
     function: str | None = None
+    #: What is executed, if it is a registered program: a callable in the call's place of a function
+    #: (which then is not among the frames), or the source that is the code.
+    program: Program | None = None
 
     def blank(self) -> None:
         """Given up when it already has a worker: that gets something to do that does nothing."""

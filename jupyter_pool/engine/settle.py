@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jupyter_pool.provisioning.launcher import Exited
 
     from .memory_watch import Excess
+    from .programs import Program
     from .request import Completion
     from .wire import Message
 
@@ -233,9 +234,12 @@ def _done(completion: Completion, context: dict[str, Any]) -> PoolError | None:
             "  Either the code took the kernel apart, or this is a bug of jupyter_pool.",
             context=context,
         )
+    program = completion.request.program
+    called = program is not None and program.source is None
     if ours.get("bad_inputs"):
+        what = f"the program {program.id!r}" if called and program is not None else "the inputs"
         return SerializationError(
-            f"the inputs could not be rebuilt in the worker: {ours['bad_inputs']}\n"
+            f"{what} could not be rebuilt in the worker: {ours['bad_inputs']}\n"
             "  The code did not run; the worker is unharmed.",
             context=context,
         )
@@ -243,6 +247,8 @@ def _done(completion: Completion, context: dict[str, Any]) -> PoolError | None:
     if content.get("status") == "error":
         ename, evalue = content.get("ename", ""), content.get("evalue", "")
         traceback = content.get("traceback") or []
+        if program is not None and program.sources is not None:
+            traceback = program.sources.put_into(traceback)
         return ExecutionError(
             f"{ename}: {evalue}" if evalue else ename,
             context=context,
@@ -255,6 +261,8 @@ def _done(completion: Completion, context: dict[str, Any]) -> PoolError | None:
             f"the kernel answered with status {content.get('status')!r}", context=context
         )
     if ours.get("missing"):
+        if called and program is not None:
+            return _unfit(program, ours, context)
         return _missing(ours["missing"], context)
     for name, why in ours.get("unpicklable", {}).items():
         return SerializationError(
@@ -271,6 +279,18 @@ def _missing(names: list[str], context: dict[str, Any]) -> PoolError:
         f"the code never set the output{'s' if len(names) > 1 else ''} {listed}\n"
         "  It ran to its end; what it printed and its other outputs are in error.result.",
         context={**context, "missing": names},
+    )
+
+
+def _unfit(program: Program, ours: dict[str, Any], context: dict[str, Any]) -> PoolError:
+    names = ", ".join(map(repr, program.output_names))
+    returned = ours.get("returned", "something else")
+    return InvalidRequest(
+        f"the program {program.id!r} returned {returned}, where its outputs are {names}: "
+        f"{' and '.join(map(repr, ours['missing']))} cannot be told\n"
+        "  It ran to its end. It must return so many values, a mapping with these names, or an object "
+        "with these attributes.",
+        context={**context, "missing": ours["missing"], "returned": returned},
     )
 
 
@@ -397,6 +417,11 @@ def start_error(
     """The error for a worker that did not become ready."""
     stderr = getattr(reason, "stderr", "") or ""
     error = getattr(reason, "error", None)
+    setup: WorkerStartError | None = getattr(reason, "setup", None)
+    if setup is not None:
+        return WorkerStartError(
+            setup.message, context={**setup.context, **context}, stderr=setup.stderr
+        )
     status = getattr(reason, "status", None)
     exitcode, signal = describe_exit(status)
     if error:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .answers import wait_info
 from .driver import Driver
 from .face import PoolFace
-from .request import Completion, Event, Mailbox, Request
+from .request import LONGEST_WAIT, Completion, Event, Mailbox, Request
 
 if TYPE_CHECKING:
     from jupyter_pool.results import WaitInfo
+
+_T = TypeVar("_T")
 
 OnOutput = Callable[[Event], None]
 
@@ -56,6 +59,15 @@ def run(
         driver.engine.post(lambda: _give_up(driver, request, mailbox))
         _drain(mailbox, show, pool.force_close_timeout())
         raise
+
+
+def wait_for(answer: queue.SimpleQueue[_T]) -> _T:
+    """What comes, however long that takes. Never in one wait: see `Mailbox.get`."""
+    while True:
+        try:
+            return answer.get(timeout=LONGEST_WAIT)
+        except queue.Empty:
+            continue
 
 
 def _give_up(driver: Driver, request: Request, mailbox: Mailbox) -> None:

@@ -11,7 +11,8 @@ process must be replaced, the owner gets a `recycle_notice`, and whatever comes 
 is refused.
 
     request   content   {"v": 1, "split": how many buffers are the function,
-                         "function": the name of its bytes if they are to be kept}
+                         "function": the name of its bytes if they are to be kept,
+                         "program": in its place, what is kept live (see `programs`)}
               metadata  {"jupyter_pool": as of a cell}
               buffers   the function's frames, none if the worker should have them; the arguments';
                         values that were put (see `data`)
@@ -31,17 +32,18 @@ import asyncio
 import contextvars
 import os
 from collections import deque
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_client.session import DELIM
 
-from jupyter_pool.calling import Outcome, PackedCall, run_call
+from jupyter_pool.calling import Outcome, PackedCall, run_call, run_setup
 from jupyter_pool.kernel.functions import FunctionCache
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.leftovers import cancel_at_once
+from jupyter_pool.kernel.programs import ProgramCall, run_program
 from jupyter_pool.kernel.request import KEY, VERSION, BadRequest, PoolRequest
 from jupyter_pool.kernel.shell import text_of
 from jupyter_pool.kernel.tracing import in_context_of
@@ -100,7 +102,7 @@ class CallLane:
         try:
             request = self._parse(message)
             message["buffers"] = kernel.data.begin(request, message["buffers"])
-            call.keep = request.keep
+            call.keep = request.keep or request.setup
             self._run(call, request)
         except BadRequest as error:
             call.refuse("InvalidRequest", str(error))
@@ -192,7 +194,10 @@ class CallLane:
             call.refuse("StaleWorker", refusal)
             call.report.update(refused=refusal, recycle=refusal)
             return
-        function, arguments = self._take_apart(call)
+        wanted = None
+        if (program := message["content"].get("program")) is not None:
+            wanted = ProgramCall.parse(program)
+        function, arguments = self._take_apart(call, wanted)
         if function is None:
             return
         arguments = kernel.data.receive(arguments)
@@ -202,20 +207,51 @@ class CallLane:
         kernel._allow_stdin = False
         kernel.prepare_place(request)
         kernel._kept_for = request.scope if request.keep else None
-        fetching = kernel.data.fetching(kernel.shell.user_ns) if request.puts else None
+        data, main = kernel.data, kernel.shell.user_ns
+        run: Callable[[], Outcome]
+        if request.setup:
+            self._set_up(
+                call, partial(run_setup, data.receive(function), main, data.fetching(main))
+            )
+            return
+        if wanted is not None:
+            run = partial(run_program, data.programs, wanted, function, arguments, data, data.share)
+        else:
+            fetching = data.fetching(main) if request.puts else None
+            packed = PackedCall(function, arguments)
+            run = partial(run_call, packed, main, fetching, data.share)
         if request.trace is None:
-            self._call(call, PackedCall(function, arguments), fetching)
+            self._call(call, run)
             return
         with in_context_of(request.trace):
-            self._call(call, PackedCall(function, arguments), fetching)
+            self._call(call, run)
 
-    def _take_apart(self, call: _Call) -> tuple[Sequence[Any] | None, Sequence[Any]]:
+    def _set_up(self, call: _Call, run: Callable[[], Outcome]) -> None:
+        baseline = self._kernel.baseline
+        if baseline is not None:
+            baseline.setup_begins()
+        self._call(call, run)
+        # One that failed is the end of this process.
+        if call.content is None and baseline is not None:
+            baseline.setup_ends()
+            # What does not belong to it: where it ran, standard streams.
+            recycle = self._kernel.restore_baseline()
+            if recycle is not None:
+                call.report["recycle"] = recycle
+
+    def _take_apart(
+        self, call: _Call, wanted: ProgramCall | None
+    ) -> tuple[Sequence[Any] | None, Sequence[Any]]:
         """The frames of the function, None if they must be sent first, and of the arguments."""
         content, frames = call.message["content"], call.message["buffers"]
         split, name = content.get("split"), content.get("function")
         if not isinstance(split, int) or not 0 <= split < len(frames):
             raise BadRequest("a call without a function, or without arguments")
         function, arguments = frames[:split], frames[split:]
+        if wanted is not None and not function and wanted.name not in self._kernel.data.programs:
+            call.refuse("ProgramMissing", "the program must be sent")
+            call.report["lacks"] = wanted.name
+            return None, arguments
         if name is None:
             return function, arguments
         if function:
@@ -229,9 +265,7 @@ class CallLane:
             call.report["lacks"] = name
         return kept, arguments
 
-    def _call(
-        self, call: _Call, packed: PackedCall, fetching: AbstractContextManager[None] | None
-    ) -> None:
+    def _call(self, call: _Call, run: Callable[[], Outcome]) -> None:
         loop = asyncio.get_running_loop()
         outcome: Outcome | None = None
         # A function may run a loop of its own, as in any other process pool.
@@ -239,8 +273,7 @@ class CallLane:
         try:
             try:
                 GATE.open()
-                main = self._kernel.shell.user_ns
-                outcome = run_call(packed, main, fetching, self._kernel.data.share)
+                outcome = run()
             except BaseException as struck:  # noqa: BLE001 - an interrupt, outside users' code
                 outcome = Outcome.of_error(struck)
             GATE.close()
@@ -259,6 +292,12 @@ class CallLane:
                 "traceback": facts["traceback"].splitlines(keepends=True),
             }
             self._kernel.iopub_thread.limit.shorten_error(call.content)
+        elif outcome.kind == "refused":
+            call.report.update(outcome.facts)
+            call.refuse("InvalidRequest", outcome.facts["bad_inputs"])
+        elif outcome.kind == "outputs":
+            call.report.update(outcome.facts)
+            call.content = {"status": "ok", "kind": "outputs", "facts": {}}
         elif outcome.kind != "value":
             call.content = {"status": "ok", "kind": outcome.kind, "facts": outcome.facts}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jupyter_pool.handles import fetching
 from jupyter_pool.kernel.leftovers import KERNEL_TIMERS
+from jupyter_pool.kernel.programs import LivePrograms
 from jupyter_pool.kernel.request import BadRequest, PoolRequest
 from jupyter_pool.mapping import Mapping
 from jupyter_pool.serialize import load
@@ -32,6 +33,8 @@ class WorkerData:
     def __init__(self) -> None:
         self._shared: SharedMemory | None = None
         self._stored: dict[str, list[Any]] = {}
+        #: The programs that it was sent.
+        self.programs = LivePrograms()
         #: By descriptor, for as long as requests follow each other: a value that was deleted must not
         #: be held by a worker that has nothing to do.
         self._mappings: dict[bytes, Mapping] = {}
@@ -47,6 +50,7 @@ class WorkerData:
             self._shared = SharedMemory.join(request.shared)
         for stored_id in request.forget:
             self._stored.pop(stored_id, None)
+            self.programs.drop(stored_id)
         first = len(buffers) - sum(count for _, count in request.puts)
         position = first
         if request.puts:

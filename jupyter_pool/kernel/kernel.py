@@ -348,6 +348,8 @@ class PoolKernel(IPythonKernel):
         try:
             if not request.reset:
                 self._prepare(request, parent["buffers"])
+            if request.setup and self.baseline is not None:
+                self.baseline.setup_begins()
         except BadRequest as error:
             reply = _describe_bad(error)
             report["bad_inputs"] = str(error)
@@ -374,7 +376,13 @@ class PoolKernel(IPythonKernel):
                     report["memory_delta"] = after - before
         took = 0.0
         self._kept_for = request.scope if request.keep else None
-        if not request.keep:
+        if request.setup:
+            # One that failed is the end of this process.
+            if reply["status"] == "ok" and self.baseline is not None:
+                self.baseline.setup_ends()
+                # What does not belong to it: where it ran, standard streams, tasks.
+                recycle = await self._reset() or recycle
+        elif not request.keep:
             started = time.perf_counter()
             recycle = await self._reset() or recycle
             took = time.perf_counter() - started

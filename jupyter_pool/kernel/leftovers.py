@@ -47,7 +47,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._known = set(threading.enumerate())
-        self._bare = 0
+        self._bare = self._known_bare = 0
         self._count_bare_threads()
 
     def _count_bare_threads(self) -> None:
@@ -75,10 +75,15 @@ class Threads:
         # `threading` has a reference of its own, and does not come along here.
         _thread.start_new_thread = start_new_thread
 
+    def adopt(self) -> None:
+        """Those that run now may run on."""
+        self._known.update(threading.enumerate())
+        self._known_bare = self._bare
+
     def check(self) -> str | None:
         """Return which threads still run, besides known and harmless ones; None: none."""
         running = threading.enumerate()
-        if not self._bare and self._known.issuperset(running):
+        if self._bare <= self._known_bare and self._known.issuperset(running):
             return None
         deadline = time.monotonic() + _JOIN_TIMEOUT
         leftover = []
@@ -90,9 +95,9 @@ class Threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 leftover.append(thread.name)
-        while self._bare and time.monotonic() < deadline:
+        while self._bare > self._known_bare and time.monotonic() < deadline:
             time.sleep(0.002)
-        if self._bare:
+        if self._bare > self._known_bare:
             leftover.append("one of the _thread module")
         return f"it left a thread running: {', '.join(leftover)}" if leftover else None
 
@@ -150,6 +155,12 @@ class Children:
     def __init__(self) -> None:
         self._adopts = _become_subreaper()
         self._ended = None if self._adopts else _usage_of_children()
+        self._known: set[int] = set()
+
+    def adopt(self) -> None:
+        """Those that run now may run on."""
+        self._reap()
+        self._known.update(self._find())
 
     def check(self) -> str | None:
         """Reap what has ended; end what still runs and say what it was. None: there was nothing."""
@@ -185,7 +196,7 @@ class Children:
         found = set(_list_children())
         if not self._adopts and os.getpgrp() == os.getpid():
             found.update(_list_group())
-        return sorted(found.difference(_harmless_children()))
+        return sorted(found.difference(_harmless_children(), self._known))
 
     def _kill(self) -> None:
         """End them with all that they have started: the process that would reset them is done for."""

@@ -46,6 +46,11 @@ class ModuleTable:
             if before.get(name) is not module:
                 self._known[name] = module
 
+    def adopt(self) -> None:
+        """Keep what is there now."""
+        self._known = dict(sys.modules)
+        self.loaded.clear()
+
     def restore(self) -> None:
         """Put back what was there before, and whatever was imported since.
 

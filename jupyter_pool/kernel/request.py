@@ -53,6 +53,8 @@ class PoolRequest:
     baseline: bool = False
     #: How much output to send, in bytes (see `limit`); None: all of it.
     output_limit: int | None = None
+    #: What this leaves every later request finds: no reset afterwards, and a new baseline.
+    setup: bool = False
     #: Run nothing, only reset.
     reset: bool = False
     #: How to take part in the owner's shared memory, from now on (see `shared`).
@@ -60,7 +62,7 @@ class PoolRequest:
     #: What was put and is needed now: ids, and how many of the message's last buffers bring it; 0: it
     #: is here.
     puts: tuple[tuple[str, int], ...] = ()
-    #: What was put and is not needed any more.
+    #: What was put, or registered as a program, and is not needed any more.
     forget: tuple[str, ...] = ()
     #: The caller's tracing context, as its propagator wrote it.
     trace: dict[str, str] | None = None
@@ -99,6 +101,7 @@ class PoolRequest:
                 execution_count=get("execution_count"),
                 baseline=bool(get("baseline")),
                 output_limit=None if limit is None else int(limit),
+                setup=bool(get("setup")),
                 reset=bool(get("reset")),
                 shared=get("shared"),
                 puts=tuple((str(key), int(count)) for key, count in get("puts") or ()),

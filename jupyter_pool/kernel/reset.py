@@ -42,6 +42,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jupyter_pool.kernel.classes import CLASSES
 from jupyter_pool.kernel.environment import Environment
 from jupyter_pool.kernel.imports import IMPORTS
 from jupyter_pool.kernel.interrupts import GATE
@@ -110,6 +111,7 @@ class Baseline:
             *(Attributes(owner, names) for owner, names in _ATTRIBUTES),
         ]
         self._before_import: dict[Tracked, Any] = {}
+        self._before_setup: dict[Tracked, Any] = {}
         #: Settings of libraries that are not loaded yet, by module.
         self._untracked = library_settings()
         for name in self._untracked.keys() & sys.modules.keys():
@@ -127,7 +129,7 @@ class Baseline:
             ("working folder", self._restore_cwd),
             ("built-in names", self._restore_builtins),
             ("warnings", self._restore_warnings),
-            ("process settings", self._process.restore),
+            ("process settings", self._restore_process),
             ("classes", _forget_pickled_classes),
             ("random numbers", _reseed),
             ("signal handlers", self._restore_signals),
@@ -145,6 +147,29 @@ class Baseline:
         self._environment.capture()
         if self._shell is not None:
             self._shell.folders = [Path(self._cwd)]
+
+    def setup_begins(self) -> None:
+        """What changes from here on is there for every later request."""
+        self._before_setup = {tracked: tracked.read() for tracked in self._tracked}
+
+    def setup_ends(self) -> None:
+        """Up to here. Not the standard streams and the working folder, which belong to requests."""
+        for tracked in self._tracked:
+            if tracked in self._before_setup:
+                tracked.adopt(self._before_setup[tracked])
+        self._before_setup = {}
+        self._builtins = dict(vars(builtins))
+        self._show_warning = (warnings.showwarning, warnings.formatwarning)
+        self._signals = [getsignal(number) for number in _SIGNALS]
+        self._thread_hooks = (threading.excepthook, threading._profile_hook, threading._trace_hook)  # type: ignore[attr-defined]
+        self._threads.adopt()
+        self._children.adopt()
+        self._process = ProcessSettings()
+        self._modules.adopt()
+        self.local_modules.settle()
+        CLASSES.keep()
+        if self._shell is not None:
+            self._shell = self._shell.renewed()
 
     def find_stale(self, path: Sequence[str] | None, cwd: str | None) -> str | None:
         """Return why a request must not run here, if it must not: a module that was edited.
@@ -238,6 +263,10 @@ class Baseline:
     def _restore_tracked(self) -> str | None:
         reasons = [tracked.restore() for tracked in self._tracked]
         return "; ".join(filter(None, reasons)) or None
+
+    def _restore_process(self) -> str | None:
+        self._process.restore()
+        return None
 
     def _restore_shell(self) -> str | None:
         return None if self._shell is None else self._shell.restore()
@@ -338,16 +367,10 @@ def _close_figures() -> str | None:
 
 
 def _forget_pickled_classes() -> str | None:
-    """Drop cloudpickle's memory of classes (checked on cloudpickle 3.0 and 3.1).
+    """Drop cloudpickle's memory of classes.
 
     Without it, a class sent again with other methods would be the old one here.
     Not before the outputs are packed: within a request a class must stay itself.
     """
-    module = sys.modules.get("cloudpickle.cloudpickle")
-    if module is None:
-        return None
-    for name in ("_DYNAMIC_CLASS_TRACKER_BY_ID", "_DYNAMIC_CLASS_TRACKER_BY_CLASS"):
-        tracker = getattr(module, name, None)
-        if tracker:
-            tracker.clear()
+    CLASSES.reset()
     return None

@@ -64,6 +64,21 @@ class ShellBaseline:
         self._traits_before = [_read_traits(owner) for owner in self._configurables]
         self._traits = [owner._trait_values for owner in self._configurables]
 
+    def renewed(self) -> ShellBaseline:
+        """The baseline that has the present namespace, and whatever else is registered by now."""
+        shell = self._shell
+        sources = {
+            name: linecache.cache[name]
+            for name in shell.compile._filename_map
+            if name in linecache.cache
+        }
+        self._forget_cells()
+        linecache.cache.update(sources)  # for the tracebacks of what these cells have defined
+        renewed = ShellBaseline(shell)
+        renewed.folders = self.folders
+        renewed._kept_order = self._kept_order
+        return renewed
+
     def _find_tables(self) -> Iterator[dict[Any, Any]]:
         shell = self._shell
         yield from shell.magics_manager.magics.values()

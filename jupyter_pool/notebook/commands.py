@@ -17,6 +17,7 @@ from .arguments import (
     OptionParser,
     count,
     exec_parser,
+    identifiers,
     label,
     once,
     one_of,
@@ -36,6 +37,7 @@ _METAVARS = {
     "output_limit": "SIZE",
     "memory_limit": "SIZE",
     "preload": "NAMES",
+    "setup": "CODE",
     "threads_per_worker": "N|auto|none",
 }
 _COUNTS = frozenset({"size", "overflow", "reserve", "max_waiting", "max_tasks", "max_sessions"})
@@ -222,6 +224,63 @@ Examples:
     return parser
 
 
+def _program() -> OptionParser:
+    parser = _parser(
+        "%%pool_program",
+        """\
+Register a cell as a program of a pool, which %pool_call (and execute_program) runs.
+
+  %%pool_program ID [options]
+  code
+
+The code runs on a worker, in a fresh namespace with the inputs as variables. A program that
+has the ID already is replaced.
+
+Examples:
+
+  %%pool_program scale --in values,by --out scaled
+  scaled = [value * by for value in values]
+""",
+    )
+    once(parser, "program", metavar="ID", type=label, help="what the program is called")
+    parser.add_argument("-i", "--in", "--input", metavar="NAMES", dest="inputs", action="extend",
+                        default=[], type=identifiers, help="variables that it takes, as a,b")  # fmt: skip
+    parser.add_argument("-o", "--out", "--output", metavar="NAMES", dest="outputs", action="extend",
+                        default=[], type=identifiers, help="variables that are its results")  # fmt: skip
+    once(parser, "--description", metavar="TEXT", type=label, help="what it does, for people")
+    return parser
+
+
+def _call() -> OptionParser:
+    parser = _parser(
+        "%pool_call",
+        """\
+Execute a program of a pool, and return its ProgramResult.
+
+  %pool_call [options] ID name=value …
+
+Values are Python expressions of this notebook. What the program prints appears here.
+
+Examples:
+
+  %pool_call scale values=[1, 2, 3] by=10
+  result = %pool_call --timeout 10s scale values=numbers by=2 + 3
+  result.outputs["scaled"]
+""",
+    )
+    once(parser, "-s", "--session", metavar="ID", type=label,
+         help="a label under which %%pool_sessions counts the run")  # fmt: skip
+    once(parser, "-t", "--timeout", metavar="TIME", type=time_limit,
+         help="interrupt the program after 90, 10m, 2h; default: none, no limit")  # fmt: skip
+    once(parser, "--isolation", metavar="|".join(ISOLATIONS), type=one_of(ISOLATIONS),
+         help="how far this run is kept from the worker's other ones; default: the pool's")  # fmt: skip
+    once(parser, "--retries", metavar="N", type=count(), default=0,
+         help="run again up to N times if the worker dies (not if the program raises)")  # fmt: skip
+    parser.add_argument("-q", "--quiet", action="store_true", help="show nothing of the output")
+    once(parser, "program", nargs="?", metavar="ID", type=label, help="the program, as registered")
+    return parser
+
+
 def _plain(magic: str, what: str, *examples: str) -> OptionParser:
     shown = "\n".join(f"  {example}" for example in (f"%{magic}", *examples))
     return _parser(f"%{magic}", f"{what}\n\n  %{magic} [--pool NAME]\n\nExamples:\n\n{shown}\n")
@@ -230,6 +289,8 @@ def _plain(magic: str, what: str, *examples: str) -> OptionParser:
 #: By name of the magic, without its percent signs.
 PARSERS: dict[str, OptionParser] = {
     "pool_exec": exec_parser(),
+    "pool_program": _program(),
+    "pool_call": _call(),
     "pool_start": _start(),
     "pool_stop": _stop(),
     "pool_status": _status(),

@@ -27,7 +27,7 @@ __all__ = ["PoolMatcher"]
 
 # "%%pool_exec …", or "x = %pool_status …" anywhere.
 _CALL = re.compile(
-    r"\s*(?:%%(?P<cell>pool_exec)|(?:[^%'\"#]*=\s*)?%(?P<line>pool_\w+))\s+(?P<rest>.*)"
+    r"\s*(?:%%(?P<cell>pool_exec|pool_program)|(?:[^%'\"#]*=\s*)?%(?P<line>pool_\w+))\s+(?P<rest>.*)"
 )
 _CELL_MAGIC = re.compile(r"\s*%%")
 
@@ -101,6 +101,8 @@ class PoolMatcher:
                 return [*self._variables(), "auto", "none"]
             case "outputs" | "save_as":
                 return self._variables()
+            case "program":
+                return list(self._ask(words, lambda pool: pool.list_programs()))
             case "worker":
                 return self._workers(words)
         return []

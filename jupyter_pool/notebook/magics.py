@@ -26,6 +26,7 @@ from .arguments import ExecOptions, parse_exec
 from .commands import PARSERS
 from .completion import PoolMatcher
 from .pools import Pools
+from .programs import PoolProgramMagics
 from .relay import Relay
 from .render import traceback_text
 from .sending import (
@@ -270,6 +271,9 @@ def _expander(namespaces: list[Mapping[str, Any]]) -> Callable[[str], str]:
 PoolMagics.pool_exec.__doc__ = PARSERS["pool_exec"].format_help()
 
 
+_OTHERS = ("PoolAdminMagics", "PoolProgramMagics")
+
+
 def load(shell: InteractiveShell) -> None:
     """Register everything with a shell, once."""
     registry = shell.magics_manager.registry
@@ -278,6 +282,7 @@ def load(shell: InteractiveShell) -> None:
     magics = PoolMagics(shell)
     shell.register_magics(magics)
     shell.register_magics(PoolAdminMagics(shell, magics))
+    shell.register_magics(PoolProgramMagics(shell, magics))
     shell.Completer.custom_matchers.append(PoolMatcher(shell, magics.pools))
 
 
@@ -285,11 +290,11 @@ def unload(shell: InteractiveShell) -> None:
     """Undo `load`, and close the pool that was started on first use."""
     manager = shell.magics_manager
     magics = manager.registry.pop("PoolMagics", None)
-    admin = manager.registry.pop("PoolAdminMagics", None)
+    gone = [magics, *(manager.registry.pop(name, None) for name in _OTHERS)]
     shell.configurables[:] = [
         configurable
         for configurable in shell.configurables
-        if configurable is not magics and configurable is not admin
+        if not any(configurable is one for one in gone)
     ]
     for table in manager.magics.values():
         for name in PARSERS:

@@ -68,6 +68,7 @@ def test_defaults() -> None:
         "max_lifetime": None,
         "max_idle": 60.0,
         "preload": (),
+        "setup": (),
         "threads_per_worker": "auto",
         "output_limit": 20_000_000,
         "memory_limit": None,
@@ -251,6 +252,20 @@ def test_the_memory_limit_is_a_size_that_a_new_worker_fits_in() -> None:
         message = refusal({"memory_limit": wrong})
         assert message.startswith(f"memory_limit={wrong!r} is not possible: it takes a size")
         assert "at least 50 MB" in message
+
+
+def test_setup_is_code_a_function_or_a_list_of_these_for_the_pools_own_kernel() -> None:
+    for given, kept in (
+        ("x = 1", ("x = 1",)),
+        (print, (print,)),
+        (["x = 1", print], ("x = 1", print)),
+        ((), ()),
+    ):
+        assert PoolConfig.build({"setup": given}).setup == kept
+    for wrong in (3, [3], " ", [None]):
+        assert "code as a text, a function" in refusal({"setup": wrong})
+    message = refusal({"setup": "x = 1", "kernel_name": "python3"})
+    assert "setup is for the pool's own kernel" in message
 
 
 def test_preload_is_a_list_of_modules_for_the_pools_own_kernel() -> None:

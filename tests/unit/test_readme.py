@@ -29,6 +29,8 @@ REPORTS = (
     "ExecutionResult",
     "Timings",
     "Timeline",
+    "ProgramResult",
+    "ProgramInfo",
     "PoolStatus",
     "BreakerStatus",
     "WorkerInfo",
@@ -132,18 +134,16 @@ def test_every_command_and_every_option_of_exec_is_described() -> None:
 
 
 def test_every_error_is_listed_with_its_names() -> None:
-    # Classes of features to come are there already, but nothing raises them yet.
-    to_come = {"UnknownProgram"}
     rows = readme.table("category")
     for category, kind, text, _ in rows:
         cls = getattr(errors, readme.code_words(text)[0])
         assert [cls.category, cls.type] == readme.code_words(f"{category} {kind}")
-    assert {readme.code_words(row[2])[0] for row in rows} == set(errors.__all__) - to_come
+    assert {readme.code_words(row[2])[0] for row in rows} == set(errors.__all__)
 
 
 def test_every_magic_and_every_option_of_pool_exec_is_listed() -> None:
     listed = {word for row in readme.table("magic") for word in readme.code_words(row[0])}
-    assert listed | {"%pool_exec"} == {f"%{name}" for name in PARSERS}
+    assert listed | {"%pool_exec"} == {parser.prog for parser in PARSERS.values()}
     spellings = {
         word.split(" ")[0]
         for row in readme.table("`%%pool_exec`")

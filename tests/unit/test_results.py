@@ -231,7 +231,8 @@ def test_result_travels_with_outputs_unpickled_only_there() -> None:
 def test_program_result_holds_its_outputs() -> None:
     answer = ProgramResult("qa", {"answer": 42}, "r-1", worker_id=1)
     assert answer.outputs["answer"] == 42
-    assert "qa" in repr(answer)
+    assert answer.program_id == "qa"
+    assert repr(answer) == "<ProgramResult qa, ok, worker 1, outputs: answer>"
 
 
 def test_wait_info_is_plain() -> None:

@@ -60,6 +60,9 @@ from jupyter_pool.core import (
     Resize,
     RestartWorker,
     ReturnLease,
+    SetUp,
+    SetUpAll,
+    SetUpDone,
     Start,
     StartWorker,
     StopReason,
@@ -126,11 +129,19 @@ class SimWorker:
     interrupt_on_its_way: bool = False
     reset_at: float | None = None
     """Until it has answered."""
+    setting_up_at: float | None = None
+    """Until it has answered."""
+    lacks: int = 0
+    """How many setups there were that it has not begun to run."""
 
     @property
     def at_work(self) -> bool:
         return bool(
-            self.request or self.lease or self.interrupt_on_its_way or self.reset_at is not None
+            self.request
+            or self.lease
+            or self.interrupt_on_its_way
+            or self.reset_at is not None
+            or self.setting_up_at is not None
         )
 
 
@@ -308,6 +319,8 @@ class PoolMachine(RuleBasedStateMachine):
             found.append(self.deliver_interrupt)
         if worker.reset_at is not None:
             found.append(self.answer_reset)
+        if worker.setting_up_at is not None:
+            found.append(self.answer_setup)
         if worker.request:
             found += [self.begin, self.refuse, self.reply]
         if worker.state == "stopping":
@@ -387,6 +400,12 @@ class PoolMachine(RuleBasedStateMachine):
         worker.free_since = self.now
         self.send(ResetDone(worker.id, recycle))
 
+    def answer_setup(self, worker: SimWorker, recycle: str | None = None) -> None:
+        worker.setting_up_at = None
+        worker.free_since = self.now
+        self.send(SetUpDone(worker.id, recycle))
+        assert not recycle or worker.state == "stopping"
+
     def disappear(self, worker: SimWorker, recycle: str | None = None) -> None:
         del self.workers[worker.id]
         self.gone.append(worker.id)
@@ -427,7 +446,9 @@ class PoolMachine(RuleBasedStateMachine):
         faults = (
             [self.kill, self.break_protocol, self.restart, self.use_memory] if self.workers else []
         )
-        do = pick([*faults, *faults, self.resize, self.drain, self.send_noise, self.close])
+        do = pick(
+            [*faults, *faults, self.resize, self.drain, self.set_up, self.send_noise, self.close]
+        )
         do(pick)
 
     def kill(self, pick: Pick) -> None:
@@ -460,6 +481,16 @@ class PoolMachine(RuleBasedStateMachine):
         free = [w for w in self.workers.values() if not w.at_work]
         self.send(Drain())
         assert all(worker.state == "stopping" for worker in free)
+
+    def set_up(self, pick: Pick) -> None:
+        """From here on no worker serves anybody new before it has run it."""
+        free = []
+        for worker in self.workers.values():
+            if worker.state == "up":
+                worker.lacks += 1
+                free += [] if worker.at_work else [worker]
+        self.send(SetUpAll())
+        assert all(w.state == "stopping" or w.setting_up_at is not None for w in free)
 
     def close(self, pick: Pick) -> None:
         if len(self.log) < 300:
@@ -500,6 +531,8 @@ class PoolMachine(RuleBasedStateMachine):
             ]
         if worker is None or worker.reset_at is None:
             noise.append(ResetDone(worker_id))
+        if worker is None or worker.setting_up_at is None:
+            noise.append(SetUpDone(worker_id))
         if worker is None or not worker.interrupt_on_its_way:
             noise.append(InterruptDelivered(worker_id))
         if worker is None or worker.state != "starting":
@@ -556,6 +589,9 @@ class PoolMachine(RuleBasedStateMachine):
             case StopReason.RESET_FAILED:
                 assert worker.reset_at is not None
                 assert self.now >= worker.reset_at + config.reset_timeout
+            case StopReason.SETUP_FAILED:
+                assert worker.setting_up_at is not None
+                assert self.now >= worker.setting_up_at + config.start_timeout
             case StopReason.RECYCLED if command.detail == "isolation" and not worker.for_one_only:
                 # To make way for one that has served nobody, for somebody who wants that.
                 assert worker.used
@@ -585,11 +621,21 @@ class PoolMachine(RuleBasedStateMachine):
         up = [w for w in self.workers.values() if w.state == "up"]
         return worker.free_since == self.now and len(up) > self.core.config.capacity
 
+    def do_SetUp(self, command: SetUp) -> None:
+        worker = self.workers[command.worker_id]
+        assert worker.state == "up"
+        assert not worker.at_work
+        assert worker.lacks or isinstance(self.event, SetUpAll)
+        worker.lacks = 0
+        worker.setting_up_at = self.now
+
     def do_Dispatch(self, command: Dispatch) -> None:
         worker, request = self.workers[command.worker_id], self.live[str(command.request_id)]
         assert worker.state == "up"
         assert worker.request is None
         assert worker.reset_at is None
+        assert worker.setting_up_at is None
+        assert worker.lacks == 0 or request.in_lease
         assert not worker.interrupt_on_its_way
         assert not request.unwanted
         if request.in_lease:
@@ -895,6 +941,7 @@ SERVING = (
     WorkerState.INTERRUPTING,
     WorkerState.LEASED,
     WorkerState.RESETTING,
+    WorkerState.SETTING_UP,
 )
 
 

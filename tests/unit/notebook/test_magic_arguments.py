@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from IPython.core.error import UsageError
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.notebook.arguments import ExecOptions, parse_exec
 from jupyter_pool.notebook.commands import PARSERS, start_options
+from jupyter_pool.notebook.programs import split_inputs
 
 
 def _same(text: str) -> str:
@@ -190,12 +193,13 @@ def test_pool_start_takes_every_option_of_a_pool() -> None:
         "--name big --size 3 --overflow 2 --lazy --reserve 1 --kernel ir --isolation process "
         "--checkout-timeout none --operation-timeout 5m --max-waiting 9 --max-tasks 10 "
         "--max-lifetime 2h --max-idle 30 --env A=1 --env B=x=y --env C --cwd . "
-        "--preload json,decimal --threads-per-worker 2 --output-limit 1.5MB --memory-limit 4GiB "
+        "--preload json,decimal --setup x=1 --threads-per-worker 2 --output-limit 1.5MB --memory-limit 4GiB "
         "--interrupt-grace 1.5 --start-timeout 10s --health-check-interval 1m --session-ttl none "
         "--max-sessions 5"
     )
     assert set(options) == set(PoolConfig.option_names())
     # Only the pool's own kernel has it.
+    assert PoolConfig.build({"setup": options.pop("setup")}).setup == ("x=1",)
     assert PoolConfig.build({"preload": options.pop("preload")}).preload == ("json", "decimal")
     config = PoolConfig.build(options)
     assert config.name == "big"
@@ -242,6 +246,7 @@ def test_pool_start_says_what_is_wrong(text: str, said: list[str]) -> None:
         ("pool_restart", "x", "a whole number from 1 on"),
         ("pool_last", "--pool x", "unknown option --pool; it takes none"),
         ("pool_sessions", "a b", "unexpected 'b'"),
+        ("pool_call", "--tiemout 3 it", "did you mean --timeout?"),
     ],
 )
 def test_line_magics_say_what_is_wrong(magic: str, text: str, said: str) -> None:
@@ -259,4 +264,45 @@ def test_every_magic_has_a_help_with_usage_options_and_examples(magic: str) -> N
     for option in PARSERS[magic].long_options:
         assert option in text
     assert max(map(len, text.splitlines())) <= 92
-    assert "%%" not in text.replace("%%pool_exec", "").replace("%%time", "")
+    assert "%%" not in re.sub("%%(pool_exec|pool_program|time)", "", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("", {}),
+        ("a=1", {"a": "1"}),
+        ("a=1 b=2", {"a": "1", "b": "2"}),
+        ("a = 1  b= [1, 2]", {"a": "1", "b": "[1, 2]"}),
+        ("a='x b=2' c=3", {"a": "'x b=2'", "c": "3"}),
+        ("a=f(x, y=2) b=dict(k=1, l=2)", {"a": "f(x, y=2)", "b": "dict(k=1, l=2)"}),
+        ("a=b == c d=1", {"a": "b == c", "d": "1"}),
+        ("a=lambda x=1: x b=2", {"a": "lambda x=1: x", "b": "2"}),
+    ],
+)
+def test_the_inputs_of_pool_call_are_expressions_by_name(text: str, inputs: dict[str, str]) -> None:
+    assert split_inputs(text) == inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1", "'1' is no input: they are name=value"),
+        ("x a=1", "'x' is no input"),
+        ("a=", "a= needs a Python expression"),
+        ("a=1 a=2", "a= is given twice"),
+        ("a=(1", "a= needs a Python expression, not '(1'"),
+    ],
+)
+def test_inputs_of_pool_call_that_are_none(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        split_inputs(text)
+    assert said in str(caught.value)
+
+
+def test_pool_program_takes_lists_of_names_and_a_description() -> None:
+    given = PARSERS["pool_program"].parse("it --in a,b -o c --out d --description 'Adds up.'")
+    assert (given.program, given.inputs, given.outputs) == ("it", ["a", "b"], ["c", "d"])
+    assert given.description == "Adds up."
+    with pytest.raises(UsageError, match="ID"):
+        PARSERS["pool_program"].parse("--in a")
