@@ -166,9 +166,14 @@ def pack_function(function: Callable[..., Any]) -> PackedFunction:
     SerializationError
         It cannot be pickled.
     """
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
     if not _is_found_by_name(function):
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
         return PackedFunction(pack({"function": function}, snapshot=True), name)
+    return _pack_named(function)
+
+
+def _pack_named(function: Callable[..., Any]) -> PackedFunction:
+    name = function.__qualname__
     known, packed = _named.get(name, (None, None))
     if known is not function or packed is None:
         packed = PackedFunction(pack({"function": function}), name)
@@ -237,12 +242,27 @@ def pack_call(
     return PackedCall(packed.frames, pack(values, snapshot=snapshot, share=share))
 
 
+def pack_plain_call(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> PackedCall | None:
+    """As `pack_call`, for a function that is found by its name and plain arguments; None: they are not.
+
+    Nothing of that can refer to a handle, or be large.
+    """
+    if kwargs or not _is_found_by_name(function) or not _PLAIN.issuperset(map(type, args)):
+        return None
+    if not _are_short(args):
+        return None
+    packed = _pack_named(function)
+    return PackedCall(packed.frames, [pickle.dumps({"args": args, "kwargs": {}}, protocol=5)])
+
+
 #: Types that hold nothing else.
-_PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
+_PLAIN: frozenset[type] = frozenset((int, float, complex, bool, str, bytes, type(None)))
 
 
 def _are_short(args: Sequence[Any]) -> bool:
-    return all(len(arg) < 1000 for arg in args if type(arg) in (str, bytes))
+    return not any(type(arg) in (str, bytes) and len(arg) >= 1000 for arg in args)
 
 
 def pack_chunk(

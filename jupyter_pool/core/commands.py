@@ -25,10 +25,12 @@ __all__ = [
     "Outcome",
     "Recovered",
     "Reset",
+    "Ride",
     "SetUp",
     "StartWorker",
     "StopReason",
     "StopWorker",
+    "TakeBack",
 ]
 
 
@@ -101,22 +103,47 @@ class StopWorker:
     detail: str | None = None
 
 
+Riders: TypeAlias = tuple[tuple[RequestId, int], ...]
+"""Requests in order, each with its attempt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dispatch:
     """Send this request to this worker now; for a lease: hand the worker over.
 
     `attempt`: 1, and one more for each retry. `run_deadline`: absolute, kept over retries.
+    `riders`: requests to be sent along, to be run after it, each with its attempt.
     """
 
     request_id: RequestId
     worker_id: WorkerId
     attempt: int
     run_deadline: float | None
+    riders: Riders = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ride:
+    """Send these to a worker that still has something to do, to be run after that."""
+
+    worker_id: WorkerId
+    riders: Riders
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Have the worker not begin what it has not begun yet; answer with `GivenBack`."""
+
+    worker_id: WorkerId
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Interrupt what runs; answer with `InterruptDelivered`. At most once per request."""
+    """Interrupt what runs; answer with `InterruptDelivered`. At most once per request.
+
+    What the worker has not begun yet is given back before. If it has begun something that came after
+    this request, this one is over, and there is nothing to interrupt.
+    """
 
     worker_id: WorkerId
     request_id: RequestId
@@ -179,6 +206,8 @@ Command: TypeAlias = (
     StartWorker
     | StopWorker
     | Dispatch
+    | Ride
+    | TakeBack
     | Interrupt
     | Reset
     | SetUp

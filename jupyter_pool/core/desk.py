@@ -14,15 +14,31 @@ A request with isolation "process" wants a *pristine* worker, one that has serve
 comes and those that are free are used, it is set aside in the queue, others may use them, and a start
 is seen to: it gets the first pristine worker there is.
 
+Quick requests *ride along* with the one that a worker runs, see `riding`: it has them, in order, and
+runs the next when it is done. The first of what it has is the one that counts as running.
+
 A *lease* is a request that runs nothing itself but holds its worker for others, one at a time. What
 it stands for is its worker's state, so it ends with its worker.
 """
 
 from __future__ import annotations
 
-from .commands import Command, Dispatch, Finish, Interrupt, Outcome, StopReason
-from .events import RequestId, Submit, SubmitInLease
+from collections.abc import Iterable
+
+from .commands import (
+    Command,
+    Dispatch,
+    Finish,
+    Interrupt,
+    Outcome,
+    Ride,
+    Riders,
+    StopReason,
+    TakeBack,
+)
+from .events import RequestId, RequestsDone, Submit, SubmitInLease
 from .queue import FairQueue
+from .riding import BUDGET, MOST, Paces
 from .staff import Staff, mark_for_replacement
 from .state import LeaseRecord, RequestRecord, RequestState, WorkerRecord, WorkerState
 from .timers import TimerKind, Timers
@@ -50,6 +66,7 @@ class Desk:
         self._staff = staff
         self._timers = timers
         self._out = out
+        self._paces = Paces()
 
     # --- waiting -------------------------------------------------------------------------------
 
@@ -64,6 +81,8 @@ class Desk:
         request = kind(
             event.request_id, event.group, event.run_timeout, event.retries, event.isolation
         )
+        request.kind = event.kind
+        request.checkout_deadline = event.checkout_deadline
         self.requests[request.id] = request
         self.queue.push(request)
         if event.checkout_deadline is not None:
@@ -131,14 +150,18 @@ class Desk:
 
     def _dispatch(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
         self._timers.cancel(TimerKind.CHECKOUT, request.id)
-        if request.run_timeout is not None and request.run_deadline is None:
-            request.run_deadline = now + request.run_timeout
-            self._timers.set(TimerKind.RUN, request.id, request.run_deadline)
+        self._limit_run(request, now)
         if self._staff.config.replace_after_request or request.isolation == "process":
             mark_for_replacement(worker, StopReason.RECYCLED, "isolation")
         request.worker_id = worker.id
         worker.pristine = False
-        self._out.append(Dispatch(request.id, worker.id, request.attempt, request.run_deadline))
+        riders: Riders = ()
+        if request.kind is not None and self.queue.in_line:
+            idle = len(self._staff.roster.idle) - 1
+            riders = self._board(worker, self._paces.of(request.kind), idle)
+        self._out.append(
+            Dispatch(request.id, worker.id, request.attempt, request.run_deadline, riders)
+        )
         if isinstance(request, LeaseRecord):
             request.move(RequestState.HELD)
             worker.lease_id = request.id
@@ -150,10 +173,16 @@ class Desk:
             worker.request_id = request.id
             self._staff.roster.move(worker, WorkerState.BUSY, now)
 
+    def _limit_run(self, request: RequestRecord, now: float) -> None:
+        if request.run_timeout is not None and request.run_deadline is None:
+            request.run_deadline = now + request.run_timeout
+            self._timers.set(TimerKind.RUN, request.id, request.run_deadline)
+
     def done(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
         """It has been replied to and its worker is idle: it ends, the worker may be free."""
         worker.request_id = None
         worker.served += 1
+        worker.older -= worker.older > 0
         self._finish(request, request.fate or Outcome.DONE)
         if worker.state is WorkerState.BUSY or worker.interrupt_delivered:
             self._let_go(worker, now)
@@ -165,6 +194,9 @@ class Desk:
         reason to refuse. A lease whose run is refused has nothing in that worker yet, and moves.
         """
         worker.request_id = None
+        if worker.riders:  # it refuses them too
+            self._out.append(TakeBack(worker.id))
+            self._put_back(self._leave(worker, worker.riders), now)
         if request.fate is not None:
             self._finish(request, request.fate)
             if worker.interrupt_delivered:
@@ -183,10 +215,12 @@ class Desk:
 
     def interrupt(self, request: RequestRecord, outcome: Outcome, now: float) -> None:
         """End one that runs; its worker may stay if it proves idle within the grace."""
-        if request.fate is not None:
-            return
+        if request.fate is None:
+            request.fate = outcome
+            self._interrupt(request, outcome, now)
+
+    def _interrupt(self, request: RequestRecord, outcome: Outcome, now: float) -> None:
         worker = self._worker_of(request)
-        request.fate = outcome
         worker.interrupted_for = _INTERRUPTED_FOR[outcome]
         worker.interrupt_delivered = False
         request.move(RequestState.INTERRUPTING)
@@ -208,8 +242,152 @@ class Desk:
         if lease is not None:
             self._staff.roster.move(worker, WorkerState.LEASED, now)
             self._next_run(lease, worker, now)
+        elif worker.riders:
+            self._next_rider(worker, now)
         else:
             self._staff.release(worker, now)
+
+    # --- riding along --------------------------------------------------------------------------
+
+    def _board(self, worker: WorkerRecord, seconds: float, idle: int) -> Riders:
+        """Let those next in line ride along that are quick: as many as `idle` others leave to it.
+
+        `seconds`: how long what it has will take.
+        """
+        staff, queue, of = self._staff, self.queue, self._paces.of
+        if seconds >= BUDGET or worker.retire is not None or worker.needs_setup:
+            return ()
+        room = min(MOST, -(-(queue.in_line - idle) // max(1, staff.roster.seated)))
+        if staff.config.max_tasks is not None:
+            has = len(worker.riders) + 1
+            room = min(room, staff.config.max_tasks - worker.served - has)
+        boarded: list[tuple[RequestId, int]] = []
+        while len(boarded) < room and queue.in_line:
+            request = queue.peek()
+            if request.kind is None or (seconds := seconds + of(request.kind)) > BUDGET:
+                break
+            queue.pop()
+            if request.checkout_deadline is not None:
+                self._timers.cancel(TimerKind.CHECKOUT, request.id)
+            request.move(RequestState.RIDING)
+            request.started = False
+            request.worker_id = worker.id
+            boarded.append((request.id, request.attempt))
+            worker.riders.append(request)
+        return tuple(boarded)
+
+    def _next_rider(self, worker: WorkerRecord, now: float) -> None:
+        """What it had to do is done: it goes on with the next that it has."""
+        request = worker.riders.popleft()
+        request.move(RequestState.RUNNING)
+        worker.request_id = request.id
+        if worker.state is not WorkerState.BUSY:
+            self._staff.roster.move(worker, WorkerState.BUSY, now)
+        self._limit_run(request, now)
+        if request.fate is not None:
+            self._interrupt(request, request.fate, now)
+        elif not worker.older and self.queue.in_line:
+            # All that it still has came with the last message. Before it has done that, it gets more.
+            older = len(worker.riders) + 1
+            seconds = sum(self._paces.of(each.kind) for each in (request, *worker.riders))
+            if seconds < BUDGET / 2 and (riders := self._board(worker, seconds, 0)):
+                worker.older = older
+                self._out.append(Ride(worker.id, riders))
+
+    def rider_started(self, worker: WorkerRecord, request_id: RequestId) -> bool:
+        """One that rode along has begun: so have all before it. Whether there is such a one."""
+        request = self.requests.get(request_id)
+        if request is None or request not in worker.riders:
+            return False
+        if worker.request_id is not None:
+            self.requests[worker.request_id].started = True
+        for rider in worker.riders:
+            rider.started = True
+            if rider is request:
+                break
+        return True
+
+    def all_done(self, worker: WorkerRecord, event: RequestsDone, now: float) -> bool:
+        """These are done, in the order in which the worker has them. Whether any was."""
+        stopping = worker.state is WorkerState.STOPPING
+        count = 0
+        for request_id, seconds in zip(event.request_ids, event.seconds, strict=True):
+            request = self.requests.get(request_id)
+            if request is None:
+                continue
+            if worker.request_id == request_id:
+                if stopping and request.fate is not None:
+                    continue  # the worker is being killed for it
+                worker.request_id = None
+            elif (
+                worker.riders
+                and worker.riders[0] is request
+                and (worker.request_id is None or stopping)
+            ):
+                worker.riders.popleft()
+            else:
+                continue
+            count += 1
+            if request.kind is not None:
+                self._paces.learn(request.kind, seconds)
+            self._finish(request, request.fate or Outcome.DONE)
+        if not count:
+            return False
+        worker.served += count
+        worker.older = max(0, worker.older - count)
+        idle = worker.request_id is None and not stopping
+        if idle and (worker.state is WorkerState.BUSY or worker.interrupt_delivered):
+            self._let_go(worker, now)
+        return True
+
+    def unwant_rider(self, request: RequestRecord, outcome: Outcome) -> None:
+        """End one that rides along: it is taken back, or interrupted if it has begun."""
+        if request.fate is None:
+            request.fate = outcome
+            self._out.append(TakeBack(self._worker_of(request).id))
+
+    def given_back(self, worker: WorkerRecord, ids: Iterable[RequestId], now: float) -> None:
+        """They wait again at the head, as if nothing had been; unless nobody wants them any more."""
+        front = worker.request_id
+        back = [
+            request
+            for request_id in ids
+            if (request := self.requests.get(request_id)) is not None
+            and (request_id == front or request in worker.riders)
+        ]
+        stopping = worker.state is WorkerState.STOPPING
+        if stopping and back and back[0].id == front:
+            del back[0]  # the worker is being killed for it
+        self._put_back(self._leave(worker, back), now)
+        if front is not None and worker.request_id is None and not stopping:
+            worker.older = 0
+            if worker.state is WorkerState.BUSY or worker.interrupt_delivered:
+                self._let_go(worker, now)
+
+    def _leave(
+        self, worker: WorkerRecord, requests: Iterable[RequestRecord]
+    ) -> list[RequestRecord]:
+        """The worker has them no more."""
+        leaving = list(requests)
+        for request in leaving:
+            if request.id == worker.request_id:
+                worker.request_id = None
+            else:
+                worker.riders.remove(request)
+        worker.older = min(worker.older, len(worker.riders) + (worker.request_id is not None))
+        return leaving
+
+    def _put_back(self, requests: list[RequestRecord], now: float) -> None:
+        for request in reversed(requests):
+            if request.fate is not None:
+                self._finish(request, request.fate)
+                continue
+            if request.attempt == 1 and request.run_deadline is not None:
+                self._timers.cancel(TimerKind.RUN, request.id)  # its time begins when it does
+                request.run_deadline = None
+            if request.attempt == 1 and request.checkout_deadline is not None and self.takes_back:
+                self._timers.set(TimerKind.CHECKOUT, request.id, request.checkout_deadline)
+            self._requeue(request, clean=True)
 
     # --- losing the worker ---------------------------------------------------------------------
 
@@ -226,6 +404,11 @@ class Desk:
 
     def bereave(self, worker: WorkerRecord, reason: object) -> None:
         """Its process is gone: what it held ends, or waits for another worker."""
+        for request in reversed(self._leave(worker, worker.riders)):
+            if request.fate is None and not request.started:
+                self._requeue(request)  # it was no cause of this
+            else:
+                self._lose_worker(request, reason)
         for request_id in (worker.request_id, worker.lease_id):
             if request_id is not None:
                 self._lose_worker(self.requests[request_id], reason)

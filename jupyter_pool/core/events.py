@@ -19,6 +19,7 @@ __all__ = [
     "Close",
     "Drain",
     "Event",
+    "GivenBack",
     "InterruptDelivered",
     "MemoryExceeded",
     "ProtocolViolation",
@@ -26,6 +27,7 @@ __all__ = [
     "RequestId",
     "RequestRefused",
     "RequestStarted",
+    "RequestsDone",
     "ResetDone",
     "Resize",
     "RestartWorker",
@@ -71,6 +73,8 @@ class Submit:
     `lease`: hold the worker exclusively until `ReturnLease`, instead of running one thing.
     `isolation`: `"process"` takes a worker that has served nobody, which is replaced afterwards;
     `"none"` spares a lease its reset.
+    `kind`: requests of one kind take about the same time; where more wait than workers are free, those
+    that are known to be quick ride along with another one. `None`: it never does.
     """
 
     request_id: RequestId
@@ -80,6 +84,7 @@ class Submit:
     retries: int = 0
     lease: bool = False
     isolation: str = "namespace"
+    kind: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +187,28 @@ class RequestDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestsDone:
+    """`RequestDone` of several that a worker had together, in order, and how many seconds each took."""
+
+    worker_id: WorkerId
+    request_ids: tuple[RequestId, ...]
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The worker has begun none of these, and never will; others that it has it may have begun."""
+
+    worker_id: WorkerId
+    request_ids: tuple[RequestId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRefused:
     """The worker has run nothing of it and wants to be replaced first; it is idle.
 
-    As when a module that it has imported was edited since: the request needs another worker.
+    As when a module that it has imported was edited since: the request needs another worker. So do
+    those that ride along: a worker that refuses one refuses all that come after.
     """
 
     worker_id: WorkerId
@@ -282,7 +305,9 @@ Event: TypeAlias = (
     | WorkerStartFailed
     | RequestStarted
     | RequestDone
+    | RequestsDone
     | RequestRefused
+    | GivenBack
     | InterruptDelivered
     | ResetDone
     | SetUpAll

@@ -208,6 +208,8 @@ class PoolCore:
         request = self._desk.requests[request_id]
         if request.state is RequestState.QUEUED:
             self._desk.withdraw(request, outcome)
+        elif request.state is RequestState.RIDING:
+            self._desk.unwant_rider(request, outcome)
         elif isinstance(request, LeaseRecord):
             self._desk.end_lease(request, outcome, now)
         else:
@@ -215,9 +217,12 @@ class PoolCore:
 
     def _request_started(self, event: ev.RequestStarted, now: float) -> None:
         worker = self._workers.get(event.worker_id)
-        if worker is None or worker.request_id != event.request_id:
+        if worker is None:
             return
-        self._desk.requests[event.request_id].started = True
+        if worker.request_id == event.request_id:
+            self._desk.requests[event.request_id].started = True
+        elif not self._desk.rider_started(worker, event.request_id):
+            return
         self._staff.proved(worker)
 
     def _request_done(self, event: ev.RequestDone, now: float) -> None:
@@ -227,6 +232,16 @@ class PoolCore:
         self._staff.proved(worker)
         self._note_recycle(worker, event.recycle)
         self._desk.done(self._desk.requests[event.request_id], worker, now)
+
+    def _requests_done(self, event: ev.RequestsDone, now: float) -> None:
+        worker = self._workers.get(event.worker_id)
+        if worker is not None and self._desk.all_done(worker, event, now):
+            self._staff.proved(worker)
+
+    def _given_back(self, event: ev.GivenBack, now: float) -> None:
+        worker = self._workers.get(event.worker_id)
+        if worker is not None:
+            self._desk.given_back(worker, event.request_ids, now)
 
     def _request_refused(self, event: ev.RequestRefused, now: float) -> None:
         worker = self._runner(event)
@@ -395,7 +410,7 @@ class PoolCore:
             desk.finish_queued(Outcome.CANCELLED)
         if event.cancel_running:
             for request in list(desk.requests.values()):
-                if request.state is RequestState.HELD or (
+                if request.state in (RequestState.HELD, RequestState.RIDING) or (
                     request.state is RequestState.RUNNING and request.lease_id is None
                 ):
                     self._end_early(request.id, Outcome.CANCELLED, now)
@@ -428,7 +443,9 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.WorkerStopped: PoolCore._worker_gone,
     ev.RequestStarted: PoolCore._request_started,
     ev.RequestDone: PoolCore._request_done,
+    ev.RequestsDone: PoolCore._requests_done,
     ev.RequestRefused: PoolCore._request_refused,
+    ev.GivenBack: PoolCore._given_back,
     ev.InterruptDelivered: PoolCore._interrupt_delivered,
     ev.ResetDone: PoolCore._reset_done,
     ev.SetUpAll: PoolCore._set_up_all,

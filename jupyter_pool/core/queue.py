@@ -70,6 +70,10 @@ class FairQueue:
             del self._groups[group]
         return request
 
+    def peek(self) -> RequestRecord:
+        """The next in line. Raises StopIteration if there is none."""
+        return next(iter(next(iter(self._groups.values())).values()))
+
     def set_aside(self, request: RequestRecord) -> None:
         """Have one that was popped wait outside the line, behind those that do already."""
         self.aside[request.id] = request

@@ -23,6 +23,7 @@ from .commands import (
     StartWorker,
     StopReason,
     StopWorker,
+    TakeBack,
 )
 from .events import WorkerId
 from .roster import Roster, newest, oldest
@@ -295,6 +296,8 @@ class Staff:
                 pass  # whoever starts runs what there is
             case _:
                 worker.needs_setup = True
+                if worker.riders:  # others run them, or it does when it has run the setup
+                    self._out.append(TakeBack(worker.id))
 
     def _set_up(self, worker: WorkerRecord, now: float) -> None:
         worker.needs_setup = False

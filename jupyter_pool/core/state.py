@@ -4,18 +4,20 @@ Every lifecycle is one enum and one table that lists all its steps; `move` refus
 
     worker    STARTING ─┬─▶ STANDBY ─▶ IDLE ◀─▶ BUSY ─▶ INTERRUPTING ─▶ IDLE
                         └───────────▶ IDLE ◀─▶ …
+                                      BUSY ◀─ INTERRUPTING          (there are more that rode along)
                                       IDLE ─▶ LEASED ◀─▶ BUSY       (runs inside a lease)
                                               LEASED ─▶ RESETTING ─▶ IDLE
                           IDLE, or about to be ─▶ SETTING_UP ─▶ IDLE
               any ─▶ STOPPING ─▶ GONE,   any ─▶ GONE (it died)
 
     request   QUEUED ◀─▶ RUNNING ─▶ INTERRUPTING ─▶ FINISHED
+              QUEUED ◀─▶ RIDING ─▶ RUNNING                          (sent along with another one)
               QUEUED ◀─▶ HELD ─▶ FINISHED                           (a lease)
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -132,6 +134,8 @@ class RequestState(Enum):
     INTERRUPTING = "interrupting"
     HELD = "held"
     """A lease that has its worker."""
+    RIDING = "riding"
+    """Sent to a worker that runs another one before it."""
     QUEUED = "queued"
     FINISHED = "finished"
 
@@ -147,7 +151,7 @@ WORKER_STEPS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
     _W.STANDBY: frozenset({_W.IDLE} | _END),
     _W.IDLE: frozenset({_W.BUSY, _W.LEASED, _W.SETTING_UP} | _END),
     _W.BUSY: frozenset({_W.IDLE, _W.LEASED, _W.INTERRUPTING, _W.SETTING_UP} | _END),
-    _W.INTERRUPTING: frozenset({_W.IDLE, _W.LEASED, _W.RESETTING, _W.SETTING_UP} | _END),
+    _W.INTERRUPTING: frozenset({_W.IDLE, _W.BUSY, _W.LEASED, _W.RESETTING, _W.SETTING_UP} | _END),
     _W.LEASED: frozenset({_W.BUSY, _W.RESETTING, _W.IDLE, _W.SETTING_UP} | _END),
     _W.RESETTING: frozenset({_W.IDLE, _W.SETTING_UP} | _END),
     _W.SETTING_UP: frozenset({_W.IDLE, _W.SETTING_UP} | _END),
@@ -156,7 +160,8 @@ WORKER_STEPS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
 }
 
 REQUEST_STEPS: Final[Mapping[RequestState, frozenset[RequestState]]] = {
-    _R.QUEUED: frozenset({_R.RUNNING, _R.HELD, _R.FINISHED}),
+    _R.QUEUED: frozenset({_R.RUNNING, _R.RIDING, _R.HELD, _R.FINISHED}),
+    _R.RIDING: frozenset({_R.QUEUED, _R.RUNNING, _R.FINISHED}),
     _R.RUNNING: frozenset({_R.QUEUED, _R.INTERRUPTING, _R.FINISHED}),
     _R.INTERRUPTING: frozenset({_R.FINISHED}),
     _R.HELD: frozenset({_R.QUEUED, _R.FINISHED}),
@@ -183,6 +188,10 @@ class WorkerRecord:
     """Requests it has finished, runs inside leases included."""
     request_id: RequestId | None = None
     """What it runs, until that is finished."""
+    riders: deque[RequestRecord] = field(default_factory=deque)
+    """What it was sent to be run after that, in order."""
+    older: int = 0
+    """How many of what it has were there before the latest riders were sent."""
     pristine: bool = True
     """It was never given to anybody: no request has run in it, no lease has held it."""
     lease_id: RequestId | None = None
@@ -219,6 +228,9 @@ class RequestRecord:
     isolation: str = "namespace"
     lease_id: RequestId | None = None
     """The lease that it runs inside of."""
+    kind: Hashable = None
+    """What it takes about as long as; None: it never rides along."""
+    checkout_deadline: float | None = None
     state: RequestState = RequestState.QUEUED
     worker_id: WorkerId | None = None
     attempt: int = 1

@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from jupyter_pool.calling import PackedCall, PackedFunction, pack_call, pack_chunk, pack_function
+from jupyter_pool.calling import (
+    PackedCall,
+    PackedFunction,
+    pack_call,
+    pack_chunk,
+    pack_function,
+    pack_plain_call,
+)
 from jupyter_pool.config import LEAST_OUTPUT, PoolConfig, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
 from jupyter_pool.kernel.functions import digest
@@ -258,20 +266,83 @@ def make_call(
         The function or its arguments cannot be pickled.
     """
     check_callable(driver, fn)
+    plain: PackedCall | None = None
     if isinstance(fn, PackedCall):
         call = fn
+    elif (plain := pack_plain_call(fn, args, kwargs or {})) is not None:
+        call = plain
     else:
         function = place_function(driver, fn)
         with driver.puts.needed() as needed:
             call = pack_call(function, args, kwargs or {}, snapshot=snapshot, share=driver.share)
         call.puts = tuple({*function.puts, *needed.values()})
-    request = make_request(driver, sink, "", **options)
+    request = _make_alike(driver, sink, options)
     request.frames = [*call.function, *call.arguments]
     request.puts = call.puts
     request.split = len(call.function)
     request.kind = "call"
     request.function = _name_large(call.function)
+    if not isinstance(fn, PackedCall):
+        request.pace = _pace(driver, request)
     return request
+
+
+#: Calls of at most so many bytes may be sent together.
+_LARGEST_TOGETHER = 4096
+
+
+def _pace(driver: Driver, request: Request) -> str | bytes | None:
+    """What stands for all calls of a function, if they are small; None: it must go alone.
+
+    So must what leaves its state, or its process, to nobody else; and where memory is watched, it must
+    be known whose it is.
+    """
+    frames = request.frames
+    if (
+        request.isolation != "namespace"
+        or request.lease is not None
+        or request.puts
+        or driver.config.memory_limit is not None
+    ):
+        return None
+    size = 0
+    for frame in frames if request.function is None else frames[request.split :]:
+        if not isinstance(frame, bytes):
+            return None
+        size += len(frame)
+    if size > _LARGEST_TOGETHER:
+        return None
+    return request.function or cast("bytes", frames[0])
+
+
+def _make_alike(driver: Driver, sink: Sink, options: dict[str, Any]) -> Request:
+    """The request of a call. Its options are mostly those of the call before: checked already."""
+    known, model = driver.last_call
+    if model is None or options != known:
+        made = make_request(driver, sink, "", **options)
+        if options.get("group") is not None and options.get("carry_context", True):
+            model = replace(made, sink=_NOBODY, context={})
+            driver.last_call = options, model
+        return made
+    return Request(
+        driver.engine.new_id(),
+        "",
+        sink,
+        model.group,
+        session_id=model.session_id,
+        timeout=model.timeout,
+        checkout_timeout=model.checkout_timeout,
+        retries=model.retries,
+        isolation=model.isolation,
+        output_limit=model.output_limit,
+        seed=model.seed,
+        context=driver.surroundings.difference(),
+        lease=model.lease,
+    )
+
+
+#: Of a request that only shows what others are to be like: it holds nobody's future.
+_NOBODY: Any = None
 
 
 #: Functions from this size on, in bytes, are sent to a worker once and kept there.
@@ -283,7 +354,11 @@ _last_named: tuple[Sequence[Any], str] = ((), "")
 def _name_large(function: Sequence[Any]) -> str | None:
     """The name of a function by its content, if it is large; else it is sent each time."""
     global _last_named
-    if sum(memoryview(frame).nbytes for frame in function) < _KEPT_FROM:
+    if len(function) == 1 and type(function[0]) is bytes:
+        size = len(function[0])
+    else:
+        size = sum(memoryview(frame).nbytes for frame in function)
+    if size < _KEPT_FROM:
         return None
     frames, name = _last_named
     if frames is not function:

@@ -78,6 +78,8 @@ class Janitor:
         """A request has ended: nobody needs its frames any more."""
         frames, puts = request.frames, request.puts
         request.frames = request.puts = ()
+        if request.pace is not None:
+            return  # which means that they are small
         if puts or any(isinstance(frame, Segment) for frame in frames):
             if self._thread is None:
                 self._thread = threading.Thread(

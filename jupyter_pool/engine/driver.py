@@ -36,6 +36,7 @@ from jupyter_pool.core import (
     Drain,
     Event,
     Finish,
+    GivenBack,
     Interrupt,
     MemoryExceeded,
     Outcome,
@@ -47,6 +48,7 @@ from jupyter_pool.core import (
     Resize,
     RestartWorker,
     ReturnLease,
+    Ride,
     SetUp,
     SetUpDone,
     Start,
@@ -55,6 +57,7 @@ from jupyter_pool.core import (
     StopWorker,
     Submit,
     SubmitInLease,
+    TakeBack,
     Tick,
     WorkerDied,
     WorkerSpent,
@@ -63,6 +66,7 @@ from jupyter_pool.core import (
     WorkerStopped,
     WorkerUnresponsive,
 )
+from jupyter_pool.core.commands import Riders
 from jupyter_pool.core.state import SEATED
 from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, WorkerStartError
 from jupyter_pool.handles import Handle, Puts
@@ -142,6 +146,8 @@ class Driver:
         self.programs = Programs(name)
         self.setups = Setups(self)
         self.surroundings = Surroundings(config.cwd, config.env)
+        #: The options of the last call, and a request that was made with them.
+        self.last_call: tuple[dict[str, Any], Request | None] = ({}, None)
         self._cpus = usable_cpus()
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
         self.accounting = Accounting(config.session_ttl, config.max_sessions, self.teller.session)
@@ -218,7 +224,7 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - the other commands must not be lost with it
             name = type(command).__name__
             self.log(logging.ERROR, "cannot carry out %s", name, exc_info=True)
-            if isinstance(command, Dispatch | Reset | SetUp | Interrupt):
+            if isinstance(command, Dispatch | Ride | TakeBack | Reset | SetUp | Interrupt):
                 self._pending.append(
                     ProtocolViolation(command.worker_id, f"nothing: it cannot be reached ({error})")
                 )
@@ -256,6 +262,7 @@ class Driver:
                     request.retries,
                     request.is_lease,
                     request.isolation,
+                    request.pace,
                 )
             )
 
@@ -355,16 +362,63 @@ class Driver:
             self.engine.janitor.clear(request)
             request.blank()
         if not request.is_lease:
-            self.links[command.worker_id].run(request)
+            self._send(self.links[command.worker_id], request, command.riders)
         if first:
-            request.first_dispatched = time.monotonic()
-            if not request.is_lease:
-                self.accounting.waits.add(request.first_dispatched - request.created)
+            self._note_wait(request)
         self.teller.dispatched(request, previous)
         self._watch_memory(command.worker_id)
 
+    def _send(self, link: Link, request: Request, riders: Riders) -> None:
+        """Send a request; a call that may ride with those that ride along, and if none does, in a way
+        that tells how long it took, if others may want to.
+        """
+        together = request.pace is not None and link.can_ride(request)
+        if together and (riders or self.core.queue_length):
+            link.ride([request, *self._boarding(link.worker_id, riders)], first=True)
+            return
+        link.run(request)
+        if riders:
+            self._ride(Ride(link.worker_id, riders))
+
+    def _ride(self, command: Ride) -> None:
+        link = self.links[command.worker_id]
+        requests = self._boarding(link.worker_id, command.riders)
+        if requests and all(map(link.can_ride, requests)):
+            link.ride(requests)
+        elif requests:
+            self._pending.append(
+                GivenBack(link.worker_id, tuple(request.id for request in requests))
+            )
+
+    def _boarding(self, worker_id: int, riders: Riders) -> list[Request]:
+        """The requests that ride along, but for those that were given up in the last moment."""
+        boarding = []
+        for request_id, attempt in riders:
+            request = self.requests[str(request_id)]
+            previous, request.worker_id = request.worker_id, worker_id
+            request.attempt = attempt
+            self.log(logging.DEBUG, "request goes to worker %d", worker_id, request=request)
+            if request.first_dispatched is None:
+                if not request.sink.granted(worker_id):
+                    self._pending += (Cancel(request.id), GivenBack(worker_id, (request.id,)))
+                    continue
+                self._note_wait(request)
+            self.teller.dispatched(request, previous)
+            boarding.append(request)
+        return boarding
+
+    def _note_wait(self, request: Request) -> None:
+        """It has got a worker."""
+        request.first_dispatched = time.monotonic()
+        if not request.is_lease:
+            self.accounting.waits.add(request.first_dispatched - request.created)
+
+    def _take_back(self, command: TakeBack) -> None:
+        self.links[command.worker_id].take_back()
+
     def _interrupt(self, command: Interrupt) -> None:
-        self.links[command.worker_id].interrupt()
+        request = self.requests.get(str(command.request_id))
+        self.links[command.worker_id].interrupt(request)
 
     def _reset(self, command: Reset) -> None:
         self.links[command.worker_id].reset()
@@ -422,9 +476,9 @@ class Driver:
     def _unfinished_flight(self, worker_id: int, request: Request) -> Flight | None:
         """What a request that ended without an answer had put out."""
         link = self.links.get(worker_id)
-        if link is None or link.flight is None or link.flight.request is not request:
+        flight = None if link is None else link.flight_of(request)
+        if flight is None:
             return None
-        flight = link.flight
         self.engine.forget(flight.message_id)
         return flight
 
@@ -558,6 +612,8 @@ class Driver:
                 )
             )
         elif link.stop is not None:
+            if len(link.flights) > 1:  # which of them has begun?
+                link.note_last_work(exited)
             self.feed(WorkerStopped(worker_id))
         else:
             link.note_last_work(exited)
@@ -809,6 +865,8 @@ _CARRY_OUT: dict[type[Command], Callable[[Driver, Any], None]] = {
     StartWorker: Driver._start_worker,
     StopWorker: Driver._stop_worker,
     Dispatch: Driver._dispatch,
+    Ride: Driver._ride,
+    TakeBack: Driver._take_back,
     Interrupt: Driver._interrupt,
     Reset: Driver._reset,
     SetUp: Driver._set_up,

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.core import (
     Event,
+    GivenBack,
     InterruptDelivered,
     ProtocolViolation,
     RequestDone,
     RequestRefused,
+    RequestsDone,
     RequestStarted,
     ResetDone,
     SetUpDone,
@@ -32,6 +34,7 @@ from jupyter_pool.shared import LostSegment, SharedMemory
 from . import wire
 from .data import Outbox
 from .marks import Marks
+from .riding import PATIENCE, Rides, pack_calls, read_answers, read_entries
 from .setups import SettingUp
 from .sockets import Channels, send
 from .wire import Buffer, Message, Signer
@@ -78,6 +81,8 @@ class Flight:
     setup: Setup | None = None
     #: A later request whose status shows that an idle status which is not here by then is lost.
     fence: str | None = None
+    #: How long it took, where the worker says so.
+    seconds: float | None = None
 
 
 class Link:
@@ -102,7 +107,8 @@ class Link:
         #: Which setup failed in it while it was starting, and how, if one did.
         self.setup_failure: WorkerStartError | None = None
         self.stop: Any = None
-        self.flight: Flight | None = None
+        #: What it was sent and has not answered, by message id, in the order in which it serves them.
+        self.flights: dict[str, Flight] = {}
         self.exited: Exited | None = None
         #: Names of the functions that it was sent.
         self._functions: set[str] = set()
@@ -113,6 +119,13 @@ class Link:
         self.outbox = Outbox(None)
         #: What the names of its segments begin with.
         self.sender = f"w{worker_id}-{driver.serial}"
+        self._local = False
+        #: None: it takes one call at a time.
+        self._rides: Rides | None = None
+        self._sent = 0
+        #: How many requests it has answered.
+        self._progress = 0
+        self._watched = False
         self._pings: dict[str, Callable[[int], None]] = {}
         self._signer: Signer | None = None
         self._channels: Channels | None = None
@@ -121,6 +134,19 @@ class Link:
     def pid(self) -> int | None:
         """The process id of a worker on this machine, once it runs."""
         return self.launched.pid if self.launched is not None else None
+
+    @property
+    def flight(self) -> Flight | None:
+        """The first of what it has to answer: all that it has, unless calls were sent together."""
+        return next(iter(self.flights.values()), None)
+
+    def flight_of(self, request: Request) -> Flight | None:
+        """The way of a request that this worker has."""
+        return next((each for each in self.flights.values() if each.request is request), None)
+
+    def _take_off(self, flight: Flight) -> Flight:
+        self.flights[flight.message_id] = flight
+        return flight
 
     # -- coming up ---------------------------------------------------------------------------
 
@@ -133,8 +159,8 @@ class Link:
         )
         self._channels.connect(self.name, launched.connection)
         # Others may be on another machine, and what they are told not be private.
-        local = launched.pid is not None and launched.connection["transport"] == "ipc"
-        self.shared = self.driver.shared if local else None
+        self._local = launched.pid is not None and launched.connection["transport"] == "ipc"
+        self.shared = self.driver.shared if self._local else None
         self.outbox = Outbox(self.shared)
         self.engine.attach(self)
         self._send("kernel_info_request", self.engine.new_id(), {})
@@ -144,12 +170,13 @@ class Link:
         """Execute something; its reply and its idle status show that every channel works."""
         if self.ready or self.exited is not None:
             return
-        self.flight = Flight(self.engine.new_id(), None)
+        self.flights.clear()
+        flight = self._take_off(Flight(self.engine.new_id(), None))
         metadata = None if self.foreign else {"jupyter_pool": self.driver.baseline()}
         if metadata is not None and self.shared is not None:
             # Signed as all metadata, and on ipc read by nobody else.
             metadata["jupyter_pool"]["shared"] = self.shared.invitation(self.sender)
-        self._execute(self.flight.message_id, "", metadata, silent=True)
+        self._execute(flight.message_id, "", metadata, silent=True)
 
     # -- sending -----------------------------------------------------------------------------
 
@@ -200,17 +227,94 @@ class Link:
         """Send a request's code."""
         message_id = f"{request.id}.{request.attempt}"
         if request.split is not None:
-            self.flight = Flight(message_id, request, reply_type="call_reply")
-            self._call(message_id, request, request.split)
+            flight = self._take_off(Flight(message_id, request, reply_type="call_reply"))
+            self._call(flight, request, request.split)
             return
-        self.flight = Flight(message_id, request)
+        self._take_off(Flight(message_id, request))
         frames, said = self.outbox.pack(request)
         envelope = {**self.driver.envelope(request), **said}
         metadata = None if self.foreign else {"jupyter_pool": envelope}
-        self._execute(self.flight.message_id, request.code, metadata, buffers=frames)
+        self._execute(message_id, request.code, metadata, buffers=frames)
 
-    def _call(self, message_id: str, request: Request, split: int) -> None:
+    def can_ride(self, request: Request) -> bool:
+        """Whether this request can be sent together with others."""
+        return self._rides is not None and request.split is not None
+
+    def ride(self, requests: Sequence[Request], *, first: bool = False) -> None:
+        """Send calls together, to be served after what it has; `first`: it has nothing yet.
+
+        Raises
+        ------
+        OSError
+            That cannot be done: none was sent.
+        """
+        rides = self._rides
+        assert rides is not None
+        calls = []
+        for request in requests:
+            assert request.split is not None
+            self._sent += 1
+            # Sent again, it must be told from what it was before.
+            message_id = f"{request.id}.{request.attempt}r{self._sent}"
+            begin = 0
+            if (name := request.function) is not None and name in self._functions:
+                begin = request.split
+            frames, more = self.outbox.pack(request, begin)
+            envelope = {**self.driver.envelope(request), **more}
+            calls.append((message_id, envelope, request, request.split - begin, frames))
+        number = rides.issue([call[0] for call in calls[first:]])
+        content, metadata, buffer = pack_calls(number, first, calls)
+        for message_id, _, request, _, _ in calls:
+            if request.function is not None:
+                self._functions.add(request.function)
+            self._take_off(Flight(message_id, request, reply_type="call_reply"))
+            self.engine.expect(message_id, self)
+        self._send("calls_request", self.engine.new_id(), content, metadata, [buffer])
+        if not self._watched and rides.ticketed:
+            self._watched = True
+            self._watch(self._progress)
+
+    def _watch(self, progress: int) -> None:
+        """Take back what waits behind a call that takes long."""
+
+        def look() -> None:
+            rides = self._rides
+            self._watched = rides is not None and bool(rides.ticketed)
+            if not self._watched:
+                return
+            if self._progress == progress:
+                self.take_back()
+            self._watch(self._progress)
+
+        self.engine.after(PATIENCE, look)
+
+    def take_back(self) -> None:
+        """Have the worker not begin what it has not begun, and see what it has done."""
+        rides = self._rides
+        back = [] if rides is None else [self.flights.pop(each) for each in rides.take_back()]
+        for flight in back:
+            self.engine.forget(flight.message_id)
+        ids = tuple(flight.request.id for flight in back if flight.request is not None)
+        # First, or the worker would get what comes after these.
+        self.tell(GivenBack(self.worker_id, ids))
+        if rides is not None:
+            # It is known what has begun, so all before that is entered by now.
+            self._arrived(rides.answers())
+
+    def _arrived(self, answers: Sequence[tuple[Message, float]]) -> None:
+        """Take answers that came together."""
+        for message, seconds in answers:
+            flight = self.flights.get(message.parent_id)
+            if flight is None or flight.reply is not None or not self._resolve(message):
+                continue
+            flight.reply, flight.seconds = message, seconds
+            if not message.metadata["jupyter_pool"].get("idle"):
+                flight.idle = True
+        self._land()
+
+    def _call(self, flight: Flight, request: Request, split: int) -> None:
         """Send a function call, with its function unless the worker should have it."""
+        message_id = flight.message_id
         self.engine.expect(message_id, self)
         first = 0
         content: dict[str, Any] = {"v": 1, "split": split}
@@ -235,7 +339,6 @@ class Link:
             frames = [*sent, *frames]
         assert self._signer is not None
         assert self._channels is not None
-        assert self.flight is not None
         # Calls mostly say the same of themselves as those before them.
         envelope = self.driver.envelope(request)
         envelope.update(more)
@@ -243,9 +346,7 @@ class Link:
         if said != self._said[0]:
             self._said = (said, wire.dump({"jupyter_pool": said[0]}), wire.dump(content))
         date = datetime.now(timezone.utc).isoformat()
-        packed, self.flight.header = self._signer.pack_call(
-            message_id, date, *self._said[1:], frames
-        )
+        packed, flight.header = self._signer.pack_call(message_id, date, *self._said[1:], frames)
         send(self._channels.shell, self.name, packed)
 
     def _ship(self, flight: Flight, name: str) -> None:
@@ -256,8 +357,12 @@ class Link:
         self.engine.forget(flight.message_id)
         self._functions.discard(name)
         self.outbox.lost(name)
+        if self._rides is not None and flight.message_id in self._rides.ticketed:
+            self._rides.ticketed.remove(flight.message_id)
         flight.message_id += "f"
-        self._call(flight.message_id, request, request.split)
+        # In its place: what it has is answered in order.
+        self.flights = {each.message_id: each for each in self.flights.values()}
+        self._call(flight, request, request.split)
 
     def prepare(self) -> None:
         """Have the worker run the setups that it lacks."""
@@ -265,7 +370,7 @@ class Link:
 
     def run_setup(self, setup: Setup) -> None:
         """Have the worker run one setup; what it leaves is there for every request."""
-        flight = self.flight = Flight(self.engine.new_id(), None, setup=setup)
+        flight = self._take_off(Flight(self.engine.new_id(), None, setup=setup))
         frames, said = self.outbox.pack(setup)
         said.update(setup.context, v=1, setup=True)
         said["output_limit"] = self.driver.config.output_limit
@@ -280,7 +385,6 @@ class Link:
 
     def is_set_up(self) -> None:
         """It lacks no setup."""
-        self.flight = None
         if self.driver.memory is not None and self.pid is not None:
             self.driver.memory.ready(self.worker_id, self.pid)
         was_ready, self.ready = self.ready, True
@@ -290,17 +394,20 @@ class Link:
 
     def reset(self) -> None:
         """Have the kernel forget what a lease left in it."""
-        self.flight = Flight(self.engine.new_id(), None)
+        flight = self._take_off(Flight(self.engine.new_id(), None))
         metadata = {"jupyter_pool": {"v": 1, "reset": True}}
-        self._execute(self.flight.message_id, "", metadata, silent=True)
+        self._execute(flight.message_id, "", metadata, silent=True)
 
-    def interrupt(self) -> None:
-        """Interrupt what runs, as soon as an interrupt can reach it.
+    def interrupt(self, request: Request | None) -> None:
+        """Interrupt a request that runs, as soon as an interrupt can reach it.
 
-        Before the cell's code runs the kernel ignores SIGINT, so one sent too early would be lost.
+        Before the cell's code runs the kernel ignores SIGINT, so one sent too early would be lost. When
+        something has begun that was sent along behind it, it is over, and only its answer is to come.
         """
-        flight = self.flight
-        if flight is None:
+        if self._rides is not None and self._rides.ticketed:
+            self.take_back()
+        flight = next(reversed(self.flights.values()), None)
+        if flight is None or flight.request is not request:
             self.tell(InterruptDelivered(self.worker_id))
             return
         flight.interrupt = True
@@ -361,14 +468,19 @@ class Link:
     def on_shell(self, frames: Sequence[Buffer]) -> None:
         """A reply on the shell channel."""
         flight = self.flight
-        if flight is not None and flight.header and bytes(frames[0]) == wire.DELIMITER:
+        if (
+            len(self.flights) == 1
+            and flight is not None
+            and flight.header
+            and bytes(frames[0]) == wire.DELIMITER
+        ):
             assert self._signer is not None
             message = self._signer.read_call(frames[1:], flight.header, flight.message_id)
             if message is not None:
                 if self._resolve(message):
                     flight.idle = True  # and nothing was put out
                     flight.reply = message
-                    self._landed(flight)
+                    self._land()
                 return
         try:
             _, rest = wire.split(frames)
@@ -376,6 +488,15 @@ class Link:
             self.tell(ProtocolViolation(self.worker_id, str(error)))
             return
         message = self._unpack(rest)
+        if message is not None and message.msg_type == "calls_reply":
+            try:
+                answers = read_answers(message)
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"answers that cannot be read: {error!r}"
+                self.tell(ProtocolViolation(self.worker_id, what))
+                return
+            self._arrived(answers)
+            return
         # Also of an answer that nobody waits for, whose shared memory goes with it.
         if message is None or not self._resolve(message):
             return
@@ -386,13 +507,13 @@ class Link:
                 answered(self.worker_id)
             probe = self.flight
             if not self.ready and probe is not None and probe.idle and probe.reply is not None:
-                self._landed(probe)
+                self._land()
             return
         if message.msg_type == "recycle_notice":
             self.tell(WorkerSpent(self.worker_id, str(message.metadata["jupyter_pool"]["recycle"])))
             return
-        flight = self.flight
-        if flight is None or message.parent_id != flight.message_id:
+        flight = self.flights.get(message.parent_id)
+        if flight is None or flight.reply is not None:
             return  # late: that request was given up, and its worker with it
         if message.msg_type != flight.reply_type:
             self.tell(
@@ -411,7 +532,7 @@ class Link:
         flight.reply = message
         flight.marks.reply = time.monotonic()
         if flight.idle:
-            self._landed(flight)
+            self._land()
         else:
             probes = not self.ready and flight.setup is None
             grace = PROBE_AGAIN if probes else IDLE_GRACE
@@ -428,13 +549,14 @@ class Link:
     def on_iopub(self, frames: Sequence[Buffer]) -> None:
         """Something that the worker published for a request."""
         message = self._unpack(frames)
-        flight = self.flight
-        if message is None or flight is None:
+        if message is None:
             return
         kind = message.msg_type
-        if message.parent_id != flight.message_id:
-            if message.parent_id == flight.fence and kind == "status":
-                self._idle_lost(flight)
+        flight = self.flights.get(message.parent_id)
+        if flight is None:
+            first = self.flight
+            if first is not None and message.parent_id == first.fence and kind == "status":
+                self._idle_lost(first)
             return
         if kind in OUTPUT_TYPES:
             if flight.marks.first_output is None:
@@ -455,7 +577,7 @@ class Link:
                 flight.idle = True
                 flight.marks.idle = time.monotonic()
                 if flight.reply is not None:
-                    self._landed(flight)
+                    self._land()
         elif kind == "execute_input":
             # Our kernel publishes it once SIGINT reaches the cell.
             self._started(flight, interruptible=True)
@@ -471,8 +593,8 @@ class Link:
                 self._deliver_interrupt()
 
     def _idle_overdue(self, message_id: str) -> None:
-        flight = self.flight
-        if flight is None or flight.message_id != message_id or flight.idle:
+        flight = self.flights.get(message_id)
+        if flight is None or flight.idle:
             return
         if not self.ready and flight.setup is None:
             self._probe()
@@ -489,29 +611,65 @@ class Link:
     def _idle_lost(self, flight: Flight) -> None:
         # Answered, so not running: good enough to end the request, not to trust the worker with
         # another one.
-        self._landed(flight, "its idle status was lost")
+        flight.idle = True
+        self._land("its idle status was lost")
+
+    def _land(self, recycle: str | None = None) -> None:
+        """End what is answered, in the order in which it was sent; `recycle` is the first one's."""
+        together: list[Flight] = []
+        for flight in list(self.flights.values()):
+            if flight.reply is None or not flight.idle:
+                break
+            if flight.seconds is not None and not flight.interrupt and _is_plain(flight.reply):
+                together.append(flight)
+                continue
+            self._land_together(together)
+            together = []
+            self._landed(flight, recycle)
+            recycle = None
+        self._land_together(together)
+
+    def _land_together(self, flights: list[Flight]) -> None:
+        if not flights:
+            return
+        ids, seconds = [], []
+        for flight in flights:
+            assert flight.request is not None
+            self._leave(flight)
+            self.driver.landed(flight)
+            ids.append(flight.request.id)
+            seconds.append(flight.seconds or 0.0)
+        self.tell(RequestsDone(self.worker_id, tuple(ids), tuple(seconds)))
+
+    def _leave(self, flight: Flight) -> None:
+        self._progress += 1
+        message_id = flight.message_id
+        self.flights.pop(message_id, None)
+        self.engine.forget(message_id)
+        if flight.fence is not None:
+            self.engine.forget(flight.fence)
+        if (
+            self._rides is not None
+            and self._rides.ticketed
+            and self._rides.ticketed[0] == message_id
+        ):
+            self._rides.ticketed.popleft()
 
     def _landed(self, flight: Flight, recycle: str | None = None) -> None:
         """Reply and idle status are there."""
         reply = flight.reply
         assert reply is not None
         if flight.setup is not None:
-            self.engine.forget(flight.message_id)
-            if flight.fence is not None:
-                self.engine.forget(flight.fence)
-            self.flight = None
+            self._leave(flight)
             self._setting_up.landed(flight.setup, reply)
             return
         if not self.ready:
             if self.info_seen:
                 self._probed(flight, reply)
             return
-        self.engine.forget(flight.message_id)
-        if flight.fence is not None:
-            self.engine.forget(flight.fence)
+        self._leave(flight)
         ours = reply.metadata.get("jupyter_pool") or {}
         recycle = recycle or ours.get("recycle")
-        self.flight = None
         if flight.request is None:
             self.tell(ResetDone(self.worker_id, recycle or self.driver.grown(self.worker_id)))
         else:
@@ -528,12 +686,14 @@ class Link:
 
     def _probed(self, probe: Flight, reply: wire.Message) -> None:
         """It has executed something, and said who it is."""
-        self.engine.forget(probe.message_id)
-        self.flight = None
+        self._leave(probe)
         if reply.content.get("status") != "ok":
             self.driver.start_refused(self, reply.content)
             return
-        fd = (reply.metadata.get("jupyter_pool") or {}).get("stderr_fd")
+        ours = reply.metadata.get("jupyter_pool") or {}
+        fd = ours.get("stderr_fd")
+        if ours.get("rides") and self._local and self.launched is not None:
+            self._rides = Rides(self.launched.connection["ip"])
         if fd is not None and self.process is not None:
             self.process.tap(fd)
         self.prepare()
@@ -542,16 +702,26 @@ class Link:
 
     def note_last_work(self, exited: Exited) -> None:
         """The worker died: learn from its note what its last messages would have said."""
-        flight = self.flight
-        if flight is not None and exited.worked_on == flight.message_id:
+        self._arrived(read_entries(exited.ledger))
+        flight = self.flights.get(exited.worked_on)
+        if flight is not None:
             self._started(flight, interruptible=False)
 
     def close(self) -> None:
         """Let go of the connection; the worker is gone."""
-        self.flight = None  # whoever still waits for something of it need not
+        self.flights.clear()  # whoever still waits for something of it need not
         self.engine.detach(self)
+        if self._rides is not None:
+            self._rides.close()
+            self._rides = None
         if self.shared is not None:
             self.shared.clear(self.sender)
         if self._channels is not None and self.launched is not None:
             self._channels.disconnect(self.launched.connection)
             self._channels = None
+
+
+def _is_plain(reply: Message) -> bool:
+    """Whether an answer wants nothing but to be handed on."""
+    ours = reply.metadata["jupyter_pool"]
+    return len(ours) == 1 or not ("recycle" in ours or "refused" in ours)

@@ -93,6 +93,8 @@ class Request:
     #: What is executed, if it is a registered program: a callable in the call's place of a function
     #: (which then is not among the frames), or the source that is the code.
     program: Program | None = None
+    #: Of a small call: what stands for all those that take about as long (see `core.riding`).
+    pace: Hashable = None
 
     def blank(self) -> None:
         """Given up when it already has a worker: that gets something to do that does nothing."""

@@ -151,12 +151,16 @@ def call_outcome(completion: Completion) -> CallOutcome:
 def _is_refused(reply: Message) -> bool:
     """Whether the worker could not even begin."""
     ours = reply.metadata.get("jupyter_pool") or {}
+    if len(ours) == 1:
+        return False
     return bool(ours.get("failed") or ours.get("bad_inputs"))
 
 
 def succeeded(reply: Message) -> bool:
     """Whether a reply means what `settle` calls ``"ok"``."""
     ours = reply.metadata.get("jupyter_pool") or {}
+    if len(ours) == 1:  # the version
+        return bool(reply.content.get("status") == "ok")
     faults = (ours.get(fault) for fault in ("bad_inputs", "missing", "unpicklable"))
     return reply.content.get("status") == "ok" and not any(faults)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jupyter_pool._cpus import THREAD_VARIABLES
@@ -24,6 +24,8 @@ class Surroundings:
         self._owner_env = dict(os.environ)
         self._raw_env = dict(_raw(os.environ))
         self.cwd = cwd or _cwd() or os.path.expanduser("~")
+        self._raw_cwd = os.fsencode(self.cwd)
+        self._find_raw_cwd = _make_raw_cwd()
         self.path = list(sys.path)
         self.env = _merged(self._owner_env, self._fixed_env)
         #: The user has said how many threads numeric libraries may use.
@@ -47,7 +49,7 @@ class Surroundings:
     def difference(self) -> dict[str, Any]:
         """What differs from the baseline in the caller's process now; mostly nothing."""
         found: dict[str, Any] = {}
-        if self._fixed_cwd is None:
+        if self._fixed_cwd is None and self._find_raw_cwd() != self._raw_cwd:
             cwd = _cwd()
             if cwd is not None and cwd != self.cwd:
                 found["cwd"] = cwd
@@ -76,6 +78,27 @@ def _cwd() -> str | None:
         return os.getcwd()
     except FileNotFoundError:  # it was removed under us
         return None
+
+
+def _make_raw_cwd() -> Callable[[], bytes | None]:
+    """As `os.getcwdb`, without letting go of the interpreter for it.
+
+    Others may take it then, for up to 5 ms: where calls are submitted one after another, and the I/O
+    thread has much to do, that is dearer than all the rest.
+    """
+    try:
+        import ctypes
+
+        getcwd = ctypes.PyDLL(None).getcwd
+        buffer = ctypes.create_string_buffer(4096)
+    except (ImportError, OSError, AttributeError, TypeError):
+        return lambda: None
+    getcwd.restype = ctypes.c_void_p
+
+    def raw_cwd() -> bytes | None:
+        return buffer.value if getcwd(buffer, 4096) else None
+
+    return raw_cwd
 
 
 def _merged(env: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

@@ -21,6 +21,20 @@ is refused.
                         idle: an idle status follows; lacks: a function that must be sent
               buffers   the frames of the outcome
 
+Several calls may come in one message, where more wait than workers are free. They are served one after
+another, each as if it had come alone, and those that are answered about the same time are answered
+together. See `ledger` for how those that have not begun are taken back, and why no answer is lost.
+
+    request   calls_request
+              content   {"v": 1, "number": of the message, "first": 1 if the first needs no ticket,
+                         "calls": [[id, which of the requests, split, function, bytes of each frame]]}
+              metadata  {"jupyter_pool": {"v": 1, "requests": [as of a call]}}
+              buffers   all the calls' frames, in one
+    reply     calls_reply
+              content   {"v": 1, "calls": [[id, microseconds, bytes of each frame, what a call's reply has
+                         as metadata, content]]}, without the last two where it went well
+              buffers   all the outcomes' frames, in one
+
 On iopub a call that shows nothing and takes no time leaves no trace, for two statuses would cost as
 much as all the rest. One that puts something out, or lasts, is announced as busy before that, and
 ends with idle after its reply, as the reply says; so whoever gets a reply knows whether to wait.
@@ -31,6 +45,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -57,6 +72,10 @@ _sched_yield = getattr(os, "sched_yield", None)
 
 #: Frames from this size on, in bytes, are sent without a copy.
 _LARGE = 1 << 16
+#: How long an answer may wait for others to go with, in seconds.
+_TOGETHER = 0.002
+#: An outcome of more bytes is sent alone.
+_SMALL = 1 << 13
 _OK = b'{"status":"ok","kind":"value","facts":{}}'  # as the engine's `wire` knows them
 _PLAIN_REPORT = b'{"jupyter_pool":{"v":1}}'
 
@@ -73,22 +92,68 @@ class CallLane:
         self._number = 0
         #: What the requests of late said of themselves, and what was read from it.
         self._read: tuple[Any, PoolRequest | None] = (None, None)
-        self._waiting: deque[tuple[list[bytes], dict[str, Any]]] = deque()
+        self._waiting: deque[tuple[list[bytes], dict[str, Any], int | None]] = deque()
+        #: Answers that are to be sent together: to whom, what they say, their frames.
+        self._ended: list[tuple[list[bytes], bytes, bytes]] = []
+        self._ended_at = 0.0
+        #: When the last of the calls that came together was answered.
+        self._mark = 0.0
 
     def take(self, idents: list[bytes], message: dict[str, Any]) -> None:
         """Serve a call now, or as soon as nothing else is served."""
-        self._waiting.append((idents, message))
+        self._waiting.append((idents, message, None))
+        self.resume()
+
+    def take_all(self, idents: list[bytes], message: dict[str, Any]) -> None:
+        """Serve several calls, as `take`; whatever is wrong with their message is an exception."""
+        content, requests = message["content"], message["metadata"][KEY]["requests"]
+        if content["v"] != VERSION:
+            raise ValueError(f"version {content['v']!r} of calls")
+        number, first = content["number"], content["first"]
+        metadata = [{KEY: request} for request in requests]
+        (buffer,) = message["buffers"]
+        position = 0
+        header = {**message["header"], "msg_type": "call_request"}
+        for call_id, which, split, function, sizes in content["calls"]:
+            frames = []
+            for size in sizes:
+                frames.append(buffer[position : position + size])
+                position += size
+            call = {
+                "header": {**header, "msg_id": call_id},
+                "msg_id": call_id,
+                "msg_type": "call_request",
+                "parent_header": {},
+                "metadata": metadata[which],
+                "content": {"v": VERSION, "split": split, "function": function},
+                "buffers": frames,
+                "together": number,
+            }
+            self._waiting.append((idents, call, None if first else number))
+            first = 0
         self.resume()
 
     def resume(self) -> None:
         """Serve the calls that wait, unless something else is being served."""
         kernel = self._kernel
+        self._mark = time.perf_counter()
         while self._waiting and not kernel._tasks:
-            idents, message = self._waiting.popleft()
+            idents, message, ticket = self._waiting.popleft()
+            if ticket is not None and not self._may_begin(ticket):
+                continue
             metadata = message["metadata"].get(KEY)
             keep = isinstance(metadata, dict) and metadata.get("keep")
             context = kernel._lasting_context if keep else kernel._fresh_context.copy()
             context.run(self._serve, idents, message, context)
+        self._send_ended()
+
+    def _may_begin(self, ticket: int) -> bool:
+        try:
+            return self._kernel.tickets.take(ticket)
+        except OSError as error:
+            # Nobody could tell what has begun. All that waits is refused.
+            self._kernel.spent = f"it has closed a descriptor of its kernel ({error.strerror})"
+            return True
 
     # -- one call ------------------------------------------------------------------------
 
@@ -113,7 +178,7 @@ class CallLane:
             self._answer(call)
         elif cancel_at_once():
             self._answer(call)
-            if _sched_yield is not None:
+            if _sched_yield is not None and not self._waiting:
                 # Let ZMQ's thread send it now: where processors are few, a quarter more calls.
                 _sched_yield()
             self._reset(call)
@@ -149,6 +214,9 @@ class CallLane:
         if left_out:
             call.report["left_out"] = left_out
         call.frames = kernel.data.send(call.frames)
+        number = call.message.get("together")
+        if number is not None and self._end_together(call, number):
+            return
         self._send(
             "call_reply",
             call,
@@ -157,6 +225,45 @@ class CallLane:
         )
         if announced:
             kernel._publish_status("idle", "shell")
+
+    def _end_together(self, call: _Call, number: int) -> bool:
+        """Have the answer sent with others; False if it must be sent alone, now that those are."""
+        now = time.perf_counter()
+        took, self._mark = now - self._mark, now
+        sizes = [memoryview(frame).nbytes for frame in call.frames]
+        said = f'["{call.message["msg_id"]}",{took * 1e6:.0f},{sizes}'
+        if len(call.report) > 1 or call.content is not None:
+            pack = self._session.pack
+            content = _OK if call.content is None else pack(call.content)
+            said += f",{pack(call.report).decode()},{content.decode()}"
+        entry = f"{said}]".encode()
+        small = sum(sizes) <= _SMALL
+        frames = b"".join(call.frames) if small else b""
+        kept = small and self._kernel.ledger.enter(number, entry + b"\n" + frames)
+        if not kept or "idle" in call.report or "lacks" in call.report or "refused" in call.report:
+            self._send_ended()
+            return False
+        if not self._ended:
+            self._ended_at = now
+        self._ended.append((call.idents, entry, frames))
+        if not self._waiting or now - self._ended_at >= _TOGETHER:
+            self._send_ended()
+        return True
+
+    def _send_ended(self) -> None:
+        """Send the answers that are to go together."""
+        ended, self._ended = self._ended, []
+        if not ended:
+            return
+        parts = [
+            self._header("calls_reply"),
+            b"{}",
+            _PLAIN_REPORT,
+            b'{"v":1,"calls":[' + b",".join([entry for _, entry, _ in ended]) + b"]}",
+        ]
+        frames = [*ended[0][0], DELIM, self._session.sign(parts), *parts]
+        frames.append(b"".join([frames for _, _, frames in ended]))
+        self._stream.send_multipart(frames, copy=len(frames[-1]) < _LARGE)
 
     def _reset(self, call: _Call) -> None:
         try:
@@ -193,6 +300,8 @@ class CallLane:
         if refusal is not None:
             call.refuse("StaleWorker", refusal)
             call.report.update(refused=refusal, recycle=refusal)
+            if "together" in message:
+                kernel.spent = refusal  # nor does it begin what came along
             return
         wanted = None
         if (program := message["content"].get("program")) is not None:
@@ -303,7 +412,7 @@ class CallLane:
 
     # -- answering -----------------------------------------------------------------------
 
-    def _send(self, kind: str, call: _Call, report: bytes, content: bytes) -> None:
+    def _header(self, kind: str) -> bytes:
         session = self._session
         head = self._heads.get(kind)
         if head is None:
@@ -313,8 +422,12 @@ class CallLane:
             head = self._heads[kind] = f'{start},"msg_id":"{session.session}_{os.getpid()}_call_'
         self._number += 1
         date = datetime.now(timezone.utc).isoformat()
+        return f'{head}{self._number}","date":"{date}"}}'.encode()
+
+    def _send(self, kind: str, call: _Call, report: bytes, content: bytes) -> None:
+        session = self._session
         parts = [
-            f'{head}{self._number}","date":"{date}"}}'.encode(),
+            self._header(kind),
             session.packed_parent(call.message["header"]),
             report,
             content,

@@ -36,6 +36,8 @@ from jupyter_pool.errors import SerializationError
 from jupyter_pool.kernel.calls import CallLane
 from jupyter_pool.kernel.data import WorkerData
 from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.ledger import Ledger, Tickets
+from jupyter_pool.kernel.ledger import beside as tickets_beside
 from jupyter_pool.kernel.leftovers import cancel_at_once, cancel_tasks
 from jupyter_pool.kernel.memory import resident
 from jupyter_pool.kernel.modules import ModuleWatch
@@ -81,6 +83,9 @@ class PoolKernel(IPythonKernel):
 
     #: Of what it runs, for whoever finds it dead.
     note: Note
+    #: Of the calls that it was sent together.
+    ledger: Ledger
+    tickets: Tickets
 
     #: Why this process should be replaced, once a call has been answered that left it so.
     spent: str | None = None
@@ -109,7 +114,9 @@ class PoolKernel(IPythonKernel):
             setattr(self, name, value)
         self.ident = str(uuid.uuid4())
         self.iopub_thread.status_topic = self._topic("status")
-        self.note = Note(beside(self.parent.abs_connection_file))
+        note = beside(self.parent.abs_connection_file)
+        self.note, self.ledger = Note(note), Ledger(note)
+        self.tickets = Tickets(tickets_beside(note))
         self._stdout, self._stderr = sys.stdout, sys.stderr
         shell = self.shell
         shell.compile.folder = os.path.join(tempfile.gettempdir(), f"ipykernel_{os.getpid()}")
@@ -177,6 +184,12 @@ class PoolKernel(IPythonKernel):
                 if message["msg_type"] != "call_request":
                     raise ValueError("a header that says two things")
                 self._calls.take(idents, message)
+                return
+            if ours is not None and ours[1] == b"calls":
+                message = self.session.open_request(rest)
+                if message["msg_type"] != "calls_request":
+                    raise ValueError("a header that says two things")
+                self._calls.take_all(idents, message)
                 return
             message = self.session.open_request(rest) if ours else {}
         except Exception:
@@ -388,6 +401,7 @@ class PoolKernel(IPythonKernel):
             took = time.perf_counter() - started
         if request.baseline:
             report["stderr_fd"] = getattr(sys.stderr, "captured_fd", None)
+            report["rides"] = self.ledger.usable and self.tickets.usable
         report["recycle"] = recycle
         report["reset_ms"] = took * 1e3
         self._finish_streams()
@@ -573,7 +587,7 @@ class PoolKernel(IPythonKernel):
         return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - a client that can answer
 
 
-_OURS = re.compile(rb'"msg_type"\s*:\s*"(execute|call)_request"')
+_OURS = re.compile(rb'"msg_type"\s*:\s*"(execute|calls?)_request"')
 _PROTOCOL_VERSION = sys.modules[Kernel.__module__].kernel_protocol_version
 
 

@@ -28,7 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 from jupyter_pool import kernel
-from jupyter_pool.kernel import started
+from jupyter_pool.kernel import ledger, started
 
 from . import fork, processes
 from .forked import UnknownExitCode
@@ -80,6 +80,8 @@ class Exited:
     error: str | None = None
     #: The id of the message that it worked on last, if it is a kernel that says so.
     worked_on: str = ""
+    #: How calls ended whose answers may not have come.
+    ledger: tuple[bytes, ...] = ()
 
 
 class _Manager(AsyncKernelManager):
@@ -252,9 +254,11 @@ class Launcher:
         except Exception as problem:  # noqa: BLE001 - a foreign provisioner may raise anything
             error = f"{type(problem).__name__}: {problem}"
         worked_on = started.read(self._note_file(worker))
+        entries = tuple(ledger.read(self._note_file(worker))) if worked_on else ()
         await self._bury(worker)
         worker.gone.set()
-        worker.post(Exited(status, worker.stderr.decode("utf-8", "replace"), error, worked_on))
+        stderr = worker.stderr.decode("utf-8", "replace")
+        worker.post(Exited(status, stderr, error, worked_on, entries))
 
     async def _launch_unless_stopped(self, worker: Worker) -> None:
         if worker.spec.kernel_name is not None:
@@ -291,6 +295,7 @@ class Launcher:
             manager._kernel_spec = worker_spec(worker.spec.preload)
             manager.templates = self._templates
             started.make(self._note_file(worker))
+            ledger.make(self._note_file(worker))
         else:
             manager.kernel_name = worker.spec.kernel_name
         worker.stderr_fd, write_end = os.pipe()
@@ -371,8 +376,10 @@ class Launcher:
                     await worker.manager.provisioner.kill()
                 await worker.manager.provisioner.wait()
             await worker.manager.cleanup_resources()
-        with contextlib.suppress(OSError):
-            os.unlink(self._note_file(worker))
+        note = self._note_file(worker)
+        for path in (note, ledger.beside(note)):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         if worker.pid is not None:
             self._guardian.remove(worker.pid)
 

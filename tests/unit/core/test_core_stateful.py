@@ -10,6 +10,8 @@ against it:
 - a process of one's own has served nobody before, and serves nobody after
 - nobody in line waits while a worker idles; for those set aside a start is under way or due
 - a cancelled waiter never gets a worker
+- who rides along is next in line, and only what is known to be quick rides; what its worker has not
+  begun is given back whole, in order, and runs elsewhere; what it has begun is never run again unasked
 - no deadline acts early, and none is overlooked
 - never more serving workers than size + overflow, never more processes than the bound
 - every worker is stopped at most once, for a reason that holds
@@ -44,6 +46,7 @@ from jupyter_pool.core import (
     Dispatch,
     Drain,
     Finish,
+    GivenBack,
     Interrupt,
     InterruptDelivered,
     MemoryExceeded,
@@ -54,12 +57,14 @@ from jupyter_pool.core import (
     Recovered,
     RequestDone,
     RequestRefused,
+    RequestsDone,
     RequestStarted,
     Reset,
     ResetDone,
     Resize,
     RestartWorker,
     ReturnLease,
+    Ride,
     SetUp,
     SetUpAll,
     SetUpDone,
@@ -69,6 +74,7 @@ from jupyter_pool.core import (
     StopWorker,
     Submit,
     SubmitInLease,
+    TakeBack,
     Tick,
     WorkerDied,
     WorkerReady,
@@ -95,6 +101,7 @@ class SimRequest:
     retries: int = 0
     lease: bool = False
     isolation: str = "namespace"
+    kind: str | None = None
     in_lease: str | None = None
     dispatched: bool = False
     run_deadline: float | None = None
@@ -123,6 +130,9 @@ class SimWorker:
     used: bool = False
     for_one_only: bool = False
     request: str | None = None
+    riders: list[str] = field(default_factory=list)
+    begun: int = 0
+    """How many of its request and its riders it has begun, whether or not anybody knows."""
     lease: str | None = None
     interrupted_at: float | None = None
     """Until it has proved idle and the interrupt was delivered."""
@@ -143,6 +153,11 @@ class SimWorker:
             or self.reset_at is not None
             or self.setting_up_at is not None
         )
+
+    @property
+    def has(self) -> list[str]:
+        """What it was sent and has not answered, in order."""
+        return ([self.request] if self.request else []) + self.riders
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -180,6 +195,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.queue: OrderedDict[str, list[str]] = OrderedDict()
         self.aside: list[str] = []
         self.last_lease = "never"
+        self.due: list[Any] = []  # what the engine tells the core as soon as it listens again
+        self.quick: set[str] = set()
+        self.rides = 0
         self.ids = 0
         self.degraded = self.closing = self.cancel_queued = self.closed = False
         self.breaker = Breaker.CLOSED
@@ -191,6 +209,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def user_asks(self, data: st.DataObject) -> None:
         self.ask(picking(data))
+
+    @rule(data=st.data())
+    def user_asks_for_many(self, data: st.DataObject) -> None:
+        self.ask_for_many(picking(data))
 
     @rule(data=st.data())
     def user_gives_up(self, data: st.DataObject) -> None:
@@ -212,7 +234,7 @@ class PoolMachine(RuleBasedStateMachine):
     def storm(self, seed: int, steps: int) -> None:
         pick = random.Random(seed).choice
         acts = [self.work] * 10 + [self.ask] * 4 + [self.let_time_pass] * 3
-        acts += [self.give_up_one, self.make_trouble]
+        acts += [self.give_up_one, self.make_trouble, self.ask_for_many]
         for _ in range(steps):
             if not self.closed:
                 pick(acts)(pick)
@@ -225,19 +247,19 @@ class PoolMachine(RuleBasedStateMachine):
         for _ in range(steps):
             if not self.closed:
                 if pick([True, False, False, False]):
-                    self.ask(pick)
+                    pick([self.ask, self.ask, self.ask, self.ask_for_many])(pick)
                 else:
                     self.work_well()
                 self.everything_holds()
 
     # --- what users do -------------------------------------------------------------------------
 
-    def ask(self, pick: Pick) -> None:
+    def ask(self, pick: Pick, *, quick: bool = False) -> None:
         self.handle(Tick())
         self.ids += 1
         request = SimRequest(f"r{self.ids}", run_timeout=pick([None, None, 0.0, 1.5, 6.0]))
         self.live[request.id] = request
-        if (leases := self.leases()) and pick([True, False]):
+        if not quick and (leases := self.leases()) and pick([True, False]):
             self.run_in_lease(request, pick(leases))
             return
         patience = pick([None, None, 0.0, 1.0, 5.0])
@@ -245,8 +267,13 @@ class PoolMachine(RuleBasedStateMachine):
             request.checkout_deadline = self.now + patience
         request.group = pick("abc")
         request.retries = pick([0, 0, 1, 2])
-        request.lease = pick([False, False, True])
-        request.isolation = pick(["namespace", "namespace", "process", "none"])
+        if quick:
+            request.kind = "quick"
+        else:
+            request.lease = pick([False, False, True])
+            request.isolation = pick(["namespace", "namespace", "process", "none"])
+            if not request.lease and request.isolation != "process":
+                request.kind = pick([None, "quick", "quick", "mixed"])
         if request.lease:
             self.last_lease = request.id
         full = 0 < self.config.max_waiting <= len(self.line())
@@ -263,9 +290,15 @@ class PoolMachine(RuleBasedStateMachine):
                 request.retries,
                 request.lease,
                 request.isolation,
+                request.kind,
             )
         )
         assert not refused or request.id in self.finished
+
+    def ask_for_many(self, pick: Pick) -> None:
+        """Quick things, more than there are workers."""
+        for _ in range(pick([2, 5, 12])):
+            self.ask(pick, quick=True)
 
     def run_in_lease(self, run: SimRequest, lease_id: str) -> None:
         run.in_lease = lease_id
@@ -293,7 +326,8 @@ class PoolMachine(RuleBasedStateMachine):
         assert not waited or self.finished[request_id].outcome is Outcome.CANCELLED
         if request := self.live.get(request_id):
             worker = self.workers[request.worker or 0]
-            assert request.interrupted or worker.state == "stopping"
+            begun = request.id in worker.riders
+            assert request.interrupted or begun or worker.state == "stopping"
 
     def unwant(self, request_id: str) -> None:
         if request := self.live.get(request_id):
@@ -323,6 +357,10 @@ class PoolMachine(RuleBasedStateMachine):
             found.append(self.answer_setup)
         if worker.request:
             found += [self.begin, self.refuse, self.reply]
+            if worker.begun < len(worker.has):
+                found.append(self.begin_next)
+            if worker.riders or self.live[worker.request].kind:
+                found.append(self.reply_all)
         if worker.state == "stopping":
             found.append(self.disappear)
         return [(worker, do) for do in found]
@@ -332,7 +370,11 @@ class PoolMachine(RuleBasedStateMachine):
         worker.ready_at = worker.free_since = self.now
         self.send(WorkerReady(worker.id))
 
+    def begin_next(self, worker: SimWorker, recycle: str | None = None) -> None:
+        worker.begun += 1
+
     def begin(self, worker: SimWorker, recycle: str | None = None) -> None:
+        worker.begun = max(worker.begun, 1)
         request = self.live[worker.request or ""]
         request.started = True
         self.prove(worker)
@@ -349,6 +391,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.send(RequestDone(worker.id, request.id, recycle)) == []
             return
         request.started = request.done = True
+        worker.begun = max(worker.begun, 1) - 1
         self.prove(worker)
         worker.served += 1
         worker.free_since = self.now
@@ -359,6 +402,28 @@ class PoolMachine(RuleBasedStateMachine):
         assert finish in commands
         assert (finish.outcome is Outcome.DONE) is (not request.interrupted)
 
+    def reply_all(self, worker: SimWorker, recycle: str | None = None) -> None:
+        """All that it has begun, and what it has then."""
+        worker.begun = max(worker.begun, 1)
+        ids = tuple(worker.has[: worker.begun])
+        stopping = worker.state == "stopping"
+        counted = [i for i in ids if not stopping or i != worker.request]
+        seconds = 1.0 if recycle else 0.0001
+        worker.begun -= len(counted)
+        if not stopping:
+            worker.free_since = self.now
+            worker.begun = 0
+            if not worker.interrupt_on_its_way:
+                worker.interrupted_at = None
+        for request_id in counted:
+            self.live[request_id].started = self.live[request_id].done = True
+        worker.served += len(counted)
+        if counted:
+            self.prove(worker)
+        self.quick |= {str(self.live[i].kind) for i in counted}
+        self.send(RequestsDone(worker.id, ids, (seconds,) * len(ids)))
+        assert self.finished.keys() >= set(counted)
+
     def refuse(self, worker: SimWorker, recycle: str | None = None) -> None:
         request = self.live[worker.request or ""]
         event = RequestRefused(worker.id, request.id, "its modules were edited")
@@ -368,6 +433,8 @@ class PoolMachine(RuleBasedStateMachine):
         worker.free_since = self.now
         if not worker.interrupt_on_its_way:
             worker.interrupted_at = None
+        riders, worker.riders, worker.begun = worker.riders, [], 0
+        self.expect_all_back(riders)
         if request.interrupted:
             request.done = True
             self.send(event)
@@ -393,6 +460,7 @@ class PoolMachine(RuleBasedStateMachine):
         if worker.request is None:
             worker.interrupted_at = None
             worker.free_since = self.now
+            self.go_on(worker)
         self.send(InterruptDelivered(worker.id))
 
     def answer_reset(self, worker: SimWorker, recycle: str | None = None) -> None:
@@ -407,9 +475,22 @@ class PoolMachine(RuleBasedStateMachine):
         assert not recycle or worker.state == "stopping"
 
     def disappear(self, worker: SimWorker, recycle: str | None = None) -> None:
+        if worker.begun and len(worker.has) > 1 and worker.state != "starting":
+            # Its note tells what it worked on: that, and all before it, is in doubt.
+            for request_id in worker.has[: worker.begun]:
+                self.live[request_id].started = True
+            self.prove(worker)
+            self.send(RequestStarted(worker.id, worker.has[worker.begun - 1]))
         del self.workers[worker.id]
         self.gone.append(worker.id)
         self.failures += worker.state != "stopping"
+        for rider in reversed([self.live[i] for i in worker.riders]):
+            if rider.unwanted:
+                continue
+            if rider.started:
+                self.expect_back(rider)
+            else:
+                self.expect_at_the_head(rider)
         request = self.live.get(worker.request or "")
         if request and worker.state == "up" and not request.interrupted and not request.in_lease:
             self.expect_back(request)
@@ -431,6 +512,31 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             return
         self.expect_at_the_head(request)
+
+    def expect_all_back(self, riders: list[str]) -> None:
+        for request_id in reversed(riders):
+            request = self.live[request_id]
+            request.dispatched = False
+            over = request.unwanted or is_over(request.run_deadline, self.now)
+            if request.attempt == 1 and not over:
+                request.run_deadline = None
+            if not over:
+                self.expect_at_the_head(request)
+
+    def give_back(self, worker: SimWorker) -> GivenBack:
+        """It will not begin what it has not begun."""
+        back = worker.has[worker.begun :]
+        return GivenBack(worker.id, tuple(back))
+
+    def go_on(self, worker: SimWorker) -> None:
+        """It goes on with the next that rode along."""
+        if worker.request is None and worker.riders and worker.state == "up":
+            if worker.interrupt_on_its_way:
+                return
+            worker.request = worker.riders.pop(0)
+            request = self.live[worker.request]
+            if request.run_timeout is not None and request.run_deadline is None:
+                request.run_deadline = self.now + request.run_timeout
 
     def expect_at_the_head(self, request: SimRequest) -> None:
         if self.cancel_queued:
@@ -563,9 +669,53 @@ class PoolMachine(RuleBasedStateMachine):
         for command, self.following in zip(commands, [*commands, None][1:], strict=True):
             getattr(self, f"do_{type(command).__name__}")(command)
         self.set_aside()
+        while self.due:
+            self.tell_what_is_given_back(self.due.pop(0))
         deadline = self.core.next_deadline()
         assert deadline is None or deadline > self.now
         return list(commands)
+
+    def tell_what_is_given_back(self, worker: SimWorker) -> None:
+        if worker.id not in self.workers:
+            return
+        event = self.give_back(worker)
+        back = [str(request_id) for request_id in event.request_ids]
+        if worker.state == "stopping" and back[:1] == [worker.request]:
+            del back[0]
+        if worker.request in back:
+            worker.request = None
+            worker.free_since = self.now
+            if not worker.interrupt_on_its_way:
+                worker.interrupted_at = None
+        worker.riders = [i for i in worker.riders if i not in back]
+        self.expect_all_back(back)
+        self.handle(event)
+        for request_id in back:
+            request = self.live.get(request_id)
+            assert request is None or not request.unwanted
+
+    def do_TakeBack(self, command: TakeBack) -> None:
+        self.due.append(self.workers[command.worker_id])
+
+    def do_Ride(self, command: Ride) -> None:
+        worker = self.workers[command.worker_id]
+        assert worker.state == "up"
+        assert worker.request is not None
+        self.board(worker, command.riders)
+
+    def board(self, worker: SimWorker, riders: Any) -> None:
+        self.rides += len(riders)
+        assert not riders or worker.lacks == 0
+        for request_id, attempt in riders:
+            request = self.live[request_id]
+            assert not request.unwanted
+            assert request.kind in self.quick
+            assert attempt == request.attempt
+            self.take_turn(request)
+            request.dispatched, request.started, request.worker = True, False, worker.id
+            worker.riders.append(request_id)
+        if riders and self.config.max_tasks is not None:
+            assert worker.served + len(worker.has) <= self.config.max_tasks
 
     def do_StartWorker(self, command: StartWorker) -> None:
         assert not self.closed
@@ -650,7 +800,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert not worker.used
                 worker.for_one_only = True
             worker.used = True
-        if request.run_timeout is not None and not request.dispatched:
+        if request.run_timeout is not None and request.run_deadline is None:
             request.run_deadline = self.now + request.run_timeout
         request.dispatched, request.started, request.worker = True, False, worker.id
         request.refused = False
@@ -659,6 +809,8 @@ class PoolMachine(RuleBasedStateMachine):
             worker.lease = request.id
         else:
             worker.request = request.id
+            worker.begun = 1
+            self.board(worker, command.riders)
         at_work = [w for w in self.workers.values() if w.state == "up" and w.at_work]
         assert request.in_lease or len(at_work) <= self.core.config.capacity
 
@@ -670,6 +822,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert request.unwanted or is_over(request.run_deadline, self.now)
         request.interrupted = worker.interrupt_on_its_way = True
         worker.interrupted_at = self.now
+        self.due.append(worker)
 
     def do_Reset(self, command: Reset) -> None:
         worker = self.workers[command.worker_id]
@@ -712,6 +865,10 @@ class PoolMachine(RuleBasedStateMachine):
             if worker.request == request.id:
                 assert request.done
                 worker.request = None
+                self.go_on(worker)
+            elif request.id in worker.riders:
+                assert request.done
+                worker.riders.remove(request.id)
             if worker.lease == request.id:
                 worker.lease = None
                 worker.free_since = self.now
@@ -816,6 +973,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert (record.state is WorkerState.STOPPING) is (worker.state == "stopping")
             assert (record.state is WorkerState.STARTING) is (worker.state == "starting")
             assert (record.request_id, record.lease_id) == (worker.request, worker.lease)
+            assert [rider.id for rider in record.riders] == worker.riders
             assert record.served == worker.served
             assert record.pristine is (not worker.used)
         assert core.queue_length == len(line) <= core.high_water
