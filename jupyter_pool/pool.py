@@ -64,6 +64,7 @@ class _Requests(Calls, ProgramCalls):
         seed: int | None = DEFAULT,
         execution_count: int | None = None,
         on_wait: Callable[[WaitInfo], None] | None = None,
+        on_input: Callable[[str, bool], str] | None = None,
     ) -> ExecutionResult:
         """Run code as a notebook cell on a free worker, and wait for it.
 
@@ -105,7 +106,11 @@ class _Requests(Calls, ProgramCalls):
             The number that tracebacks show as ``Cell In[n]``.
         on_wait
             Called in this thread when the request has waited for a second, and every second from
-            then on until it runs.
+            then on until it runs; and when a Ctrl-C begins to interrupt what runs.
+        on_input
+            Called in this thread when the code asks with ``input()`` or ``getpass()``: with the
+            prompt and whether the answer is a password. It returns the answer. Without it, asking
+            is an error there.
 
         Returns
         -------
@@ -147,7 +152,7 @@ class _Requests(Calls, ProgramCalls):
             seed=seed,
             execution_count=execution_count,
         )
-        return settle(run(pool, request, mailbox, show, on_wait), check=check)
+        return settle(run(pool, request, mailbox, show, on_wait, on_input), check=check)
 
     def submit_code(
         self,
@@ -164,6 +169,7 @@ class _Requests(Calls, ProgramCalls):
         isolation: str | None = DEFAULT,
         output_limit: float | str | None = DEFAULT,
         seed: int | None = DEFAULT,
+        execution_count: int | None = None,
     ) -> Future[ExecutionResult]:
         """Run code as `execute` does, without waiting.
 
@@ -202,6 +208,7 @@ class _Requests(Calls, ProgramCalls):
             isolation=isolation,
             output_limit=output_limit,
             seed=seed,
+            execution_count=execution_count,
             # All futures of a pool take turns with whoever waits for a single cell.
             group="submitted",
             # The caller goes on and may change its arrays before they are sent.

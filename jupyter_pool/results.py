@@ -327,7 +327,7 @@ class WaitInfo:
     ----------
     state
         ``"starting"`` (workers are starting and none is ready), ``"queued"``,
-        or, once and last, ``"running"``.
+        or, once, ``"running"``. ``"interrupting"``: a Ctrl-C has come while it ran.
     elapsed
         Seconds since the request was made.
     starting, busy, idle
@@ -336,7 +336,7 @@ class WaitInfo:
         How many requests go first.
     """
 
-    state: Literal["starting", "queued", "running"]
+    state: Literal["starting", "queued", "running", "interrupting"]
     elapsed: float
     starting: int = 0
     busy: int = 0

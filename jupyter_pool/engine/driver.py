@@ -465,6 +465,12 @@ class Driver:
             )
         self.log(logging.DEBUG, "request ended: %s", outcome.value, request=request)
 
+    def answer(self, request: Request, content: dict[str, Any]) -> None:
+        """Answer what a request's code has asked; too late is no harm."""
+        link = self.links.get(request.worker_id or 0)
+        if link is not None:
+            link.answer(request, content)
+
     def holder(self, worker_id: int) -> Request | None:
         """The request or lease that has a worker."""
         record = self.core.workers.get(worker_id)

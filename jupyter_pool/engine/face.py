@@ -131,7 +131,7 @@ class PoolFace(Listening):
         driver = self._driver
         if driver is None:
             try:
-                _uninterrupted(self._make_driver)
+                uninterrupted(self._make_driver)
             except WorkerStartError as error:
                 error.context["pool"] = self.name
                 raise
@@ -449,7 +449,7 @@ def _make(
     return request
 
 
-def _uninterrupted(call: Callable[[], None]) -> None:
+def uninterrupted(call: Callable[[], None]) -> None:
     """Run it where no Ctrl-C can stop it halfway, and raise what it raises."""
     if threading.current_thread() is not threading.main_thread():
         call()

@@ -210,6 +210,7 @@ class Link:
         metadata: dict[str, Any] | None,
         *,
         silent: bool = False,
+        allow_stdin: bool = False,
         buffers: Sequence[Buffer] = (),
     ) -> None:
         self.engine.expect(message_id, self)
@@ -218,7 +219,7 @@ class Link:
             "silent": silent,
             "store_history": not silent,
             "user_expressions": {},
-            "allow_stdin": False,
+            "allow_stdin": allow_stdin,
             "stop_on_error": False,
         }
         self._send("execute_request", message_id, content, metadata, buffers)
@@ -234,7 +235,9 @@ class Link:
         frames, said = self.outbox.pack(request)
         envelope = {**self.driver.envelope(request), **said}
         metadata = None if self.foreign else {"jupyter_pool": envelope}
-        self._execute(message_id, request.code, metadata, buffers=frames)
+        # There is no stdin channel: our kernel asks on iopub and is answered on control.
+        asks = request.ask is not None and not self.foreign
+        self._execute(message_id, request.code, metadata, allow_stdin=asks, buffers=frames)
 
     def can_ride(self, request: Request) -> bool:
         """Whether this request can be sent together with others."""
@@ -429,6 +432,13 @@ class Link:
                 self.process, lambda: self.engine.post(lambda: self.tell(delivered))
             )
 
+    def answer(self, request: Request, content: dict[str, Any]) -> None:
+        """Answer what a request's code has asked, if it still runs here."""
+        flight = self.flight
+        if flight is not None and flight.request is request:
+            content = {**content, "request": flight.message_id}
+            self._send("input_reply", self.engine.new_id(), content, control=True)
+
     def ping(self, answered: Callable[[int], None]) -> None:
         """Ask for a sign of life; `answered` gets the worker's id."""
         message_id = self.engine.new_id()
@@ -578,6 +588,10 @@ class Link:
                 flight.marks.idle = time.monotonic()
                 if flight.reply is not None:
                     self._land()
+        elif kind == "input_request":
+            if flight.request is not None and flight.request.ask is not None:
+                content = message.content
+                flight.request.ask(str(content.get("prompt", "")), bool(content.get("password")))
         elif kind == "execute_input":
             # Our kernel publishes it once SIGINT reaches the cell.
             self._started(flight, interruptible=True)

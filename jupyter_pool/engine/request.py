@@ -85,6 +85,10 @@ class Request:
     attempt: int = 1
     worker_id: int | None = None
 
+    #: Where the code's ``input()`` asks: called with the prompt and whether it is a password, on the
+    #: I/O thread. None: it is an error there.
+    ask: Callable[[str, bool], None] | None = None
+
     #: Of a function call: how many of the frames are the function, the others being its arguments.
     #: The worker's call lane serves it. None: a cell, or a lease.
     split: int | None = None
@@ -158,6 +162,10 @@ class Mailbox:
         self._items.put(("granted", worker_id))
         return True
 
+    def ask(self, prompt: str, password: bool) -> None:
+        """The code wants an answer from a person."""
+        self._items.put(("ask", (prompt, password)))
+
     def finish(self, completion: Completion) -> None:
         self._items.put(("finish", completion))
 
@@ -166,7 +174,7 @@ class Mailbox:
         self._items.put(("finish", None))
 
     def get(self, timeout: float | None) -> tuple[str, Any] | None:
-        """The next ``("output" | "granted" | "finish", value)``; None after `timeout` seconds."""
+        """The next ``("output" | "granted" | "ask" | "finish", value)``; None after `timeout` seconds."""
         while True:
             try:
                 # Never for ever: a signal that comes just before the wait does not end it, and its

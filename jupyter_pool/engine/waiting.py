@@ -5,19 +5,20 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import Any, TypeVar
+
+from jupyter_pool.results import WaitInfo
 
 from .answers import wait_info
 from .driver import Driver
 from .face import PoolFace
 from .request import LONGEST_WAIT, Completion, Event, Mailbox, Request
 
-if TYPE_CHECKING:
-    from jupyter_pool.results import WaitInfo
-
 _T = TypeVar("_T")
 
 OnOutput = Callable[[Event], None]
+OnInput = Callable[[str, bool], str]
 
 #: When a waiting caller is first told why, and how often after that, in seconds.
 _WAIT_NEWS = 1.0
@@ -29,6 +30,7 @@ def run(
     mailbox: Mailbox,
     show: OnOutput | None,
     on_wait: Callable[[WaitInfo], None] | None,
+    on_input: OnInput | None = None,
 ) -> Completion:
     """Submit a request and wait for its end in this thread, where its callbacks run too.
 
@@ -36,6 +38,8 @@ def run(
     raised again.
     """
     driver = pool.running()
+    if on_input is not None:
+        request.ask = mailbox.ask
     try:
         driver.engine.post(lambda: driver.submit(request))
         news = _Waiting(driver, request, on_wait) if on_wait is not None else None
@@ -53,10 +57,16 @@ def run(
                 if news is not None:
                     news.granted()
                     news = None
+            elif kind == "ask":
+                assert on_input is not None
+                content = _ask(on_input, *value)
+                driver.engine.post(partial(driver.answer, request, content))
             elif show is not None:
                 show(value)
-    except BaseException:
+    except BaseException as error:
         driver.engine.post(lambda: _give_up(driver, request, mailbox))
+        if on_wait is not None and isinstance(error, KeyboardInterrupt):
+            _tell_interrupt(request, on_wait)
         _drain(mailbox, show, pool.force_close_timeout())
         raise
 
@@ -68,6 +78,22 @@ def wait_for(answer: queue.SimpleQueue[_T]) -> _T:
             return answer.get(timeout=LONGEST_WAIT)
         except queue.Empty:
             continue
+
+
+def _ask(on_input: OnInput, prompt: str, password: bool) -> dict[str, Any]:
+    """What a person answers, or why there is no answer."""
+    try:
+        return {"value": str(on_input(prompt, password))}
+    except EOFError:
+        return {"end": True}
+    except Exception as error:  # noqa: BLE001 - the code that asked gets it
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _tell_interrupt(request: Request, on_wait: Callable[[WaitInfo], None]) -> None:
+    """Say at once that the Ctrl-C was heard: what runs may take its time to end."""
+    if request.worker_id is not None:
+        on_wait(WaitInfo("interrupting", time.monotonic() - request.created))
 
 
 def _give_up(driver: Driver, request: Request, mailbox: Mailbox) -> None:

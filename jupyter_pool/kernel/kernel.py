@@ -18,6 +18,7 @@ import contextlib
 import contextvars
 import getpass
 import os
+import queue
 import re
 import sys
 import tempfile
@@ -52,7 +53,7 @@ from jupyter_pool.kernel.request import (
 from jupyter_pool.kernel.reset import Baseline
 from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin, text_of
 from jupyter_pool.kernel.started import Note, beside
-from jupyter_pool.kernel.streams import PoolOutStream
+from jupyter_pool.kernel.streams import PoolOutStream, send_streams
 from jupyter_pool.kernel.threads import NativeThreads
 from jupyter_pool.kernel.tracing import in_context_of
 from jupyter_pool.serialize import unpack
@@ -103,6 +104,9 @@ class PoolKernel(IPythonKernel):
         #: How large values come and go.
         self.data = WorkerData()
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: What was answered on the control channel: a message's content.
+        self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.control_handlers["input_reply"] = self._on_answer
         # For good, not per request: the methods themselves know whether they may ask.
         builtins.input = self.raw_input
         getpass.getpass = self.getpass
@@ -581,11 +585,40 @@ class PoolKernel(IPythonKernel):
             raise no_stdin("getpass()", _INPUT_HINT)
         return str(super().getpass(prompt, stream, **kwargs))
 
+    def _input_request(
+        self, prompt: str, ident: Any, parent: dict[str, Any], password: bool = False
+    ) -> str:
+        """Ask. The owner of a pool has no stdin channel: it is asked on iopub, answers on control."""
+        if not self.in_pool_request:
+            return str(super()._input_request(prompt, ident, parent, password))
+        send_streams()
+        asked = parent["header"]["msg_id"]
+        content = {"prompt": prompt, "password": password}
+        self.session.send(self.iopub_socket, "input_request", content, parent, ident=b"input")
+        while True:
+            try:
+                answer = self._answers.get(timeout=_HEAR_INTERRUPT)
+            except queue.Empty:
+                continue
+            if answer.get("request") != asked:
+                continue  # somebody answered too late
+            if answer.get("end"):
+                raise EOFError("the end of the input")
+            if "error" in answer:
+                raise no_stdin("input()", f"asking has failed: {answer['error']}")
+            return str(answer.get("value", ""))
+
+    async def _on_answer(self, stream: Any, ident: list[bytes], message: dict[str, Any]) -> None:
+        self._answers.put(message["content"])
+
     def _breakpoint(self, *args: Any, **kwargs: Any) -> Any:
         if not self._allow_stdin:
             raise no_debugger("breakpoint()")
         return sys.__breakpointhook__(*args, **kwargs)  # noqa: T100 - a client that can answer
 
+
+#: A signal that comes just before waiting does not end it: how long it may go unheard, in seconds.
+_HEAR_INTERRUPT = 0.5
 
 _OURS = re.compile(rb'"msg_type"\s*:\s*"(execute|calls?)_request"')
 _PROTOCOL_VERSION = sys.modules[Kernel.__module__].kernel_protocol_version

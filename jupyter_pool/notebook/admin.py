@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,7 @@ from IPython.display import display
 from jupyter_pool.errors import InvalidRequest, PoolNotAvailable
 
 from .commands import PARSERS, start_options
+from .jobs import Job, JobsTable
 from .render import OptionsTable, SessionsTable
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from jupyter_pool.results import ExecutionResult
 
     from .magics import PoolMagics
+    from .sweep import Sweep
 
 __all__ = ["PoolAdminMagics"]
 
@@ -119,7 +122,39 @@ class PoolAdminMagics(Magics):
         self._pools.find(self._parse("pool_drain", line).pool).drain()
 
     @_command
-    def pool_last(self, line: str) -> ExecutionResult:
+    def pool_jobs(self, line: str) -> JobsTable:
+        self._parse("pool_jobs", line)
+        return JobsTable(self._magics.jobs.values())
+
+    def _jobs(self, names: list[str]) -> list[Job]:
+        return [self._magics.jobs.find(name) for name in dict.fromkeys(names)]
+
+    @_command
+    def pool_wait(self, line: str) -> None:
+        given = self._parse("pool_wait", line)
+        jobs = self._jobs(given.jobs) or self._magics.jobs.running
+        end = None if given.timeout is None else time.monotonic() + given.timeout
+        for job in jobs:
+            job.wait(None if end is None else max(0.0, end - time.monotonic()))
+        if late := [job.name for job in jobs if not job.done()]:
+            raise TimeoutError(
+                f"still running after {given.timeout:g} s: {', '.join(late)}. Nothing was stopped."
+            )
+        for job in jobs:
+            job.deliver()
+        for job in jobs:  # the first failure is raised; the others are told before the next cell
+            job.result(0)
+
+    @_command
+    def pool_cancel(self, line: str) -> None:
+        given = self._parse("pool_cancel", line)
+        if bool(given.jobs) == given.all:
+            raise UsageError("%pool_cancel: it takes names of jobs, or --all")
+        for job in self._magics.jobs.running if given.all else self._jobs(given.jobs):
+            job.cancel()
+
+    @_command
+    def pool_last(self, line: str) -> ExecutionResult | Sweep:
         self._parse("pool_last", line)
         if self._magics.last is None:
             raise UsageError("%pool_last: nothing has been run with %pool_exec yet")

@@ -25,6 +25,8 @@ from IPython.core.magic_arguments import MagicArgumentParser
 from jupyter_pool.config import LEAST_OUTPUT, parse_size, parse_time
 from jupyter_pool.errors import InvalidRequest
 
+from .items import Each, parse_each, take_each
+
 __all__ = ["ExecOptions", "OptionParser", "exec_parser", "parse_exec"]
 
 ISOLATIONS = ("namespace", "process", "none")
@@ -164,9 +166,12 @@ class OptionParser(MagicArgumentParser):
         return False
 
     def _takes_next(self, token: str) -> bool:
-        """Tell whether the value of this known option is in the next token."""
+        """Tell whether the value of this known option is in the next token.
+
+        A value that may be missing is not: it could as well be the expression that follows.
+        """
         if token.startswith("--"):
-            return "=" not in token and self._option_string_actions[token].nargs != 0
+            return "=" not in token and self._option_string_actions[token].nargs not in (0, "?")
         for position, letter in enumerate(token[1:], start=1):
             if self._option_string_actions[f"-{letter}"].nargs != 0:
                 return position == len(token) - 1
@@ -321,8 +326,9 @@ class ExecOptions:
     """What the options of `%pool_exec` say.
 
     `inputs` are the names to send; `auto` adds those that the code reads.
-    `raise_error` is False if errors are only shown. `code` is what follows the
-    options, for the line magic.
+    `raise_error` is False if errors are only shown. `background` is the job's name, empty for
+    the next free one, or None if the cell is waited for. `code` is what follows the options, for
+    the line magic.
     """
 
     pool: str | None = None
@@ -332,6 +338,9 @@ class ExecOptions:
     auto: bool = True
     outputs: tuple[str, ...] = ()
     save_as: str | None = None
+    background: str | None = None
+    each: tuple[Each, ...] = ()
+    most: int | None = None
     isolation: str | None = None
     output_limit: str | None = None
     retries: int = 0
@@ -352,7 +361,17 @@ The cell runs on another kernel, in a fresh namespace. The names that it reads a
 notebook has go along by themselves. What it prints, displays and raises appears here;
 what it assigns stays there, except the names given with --out. With no pool running,
 the first use starts one (see %pool_start). This kernel stays free of what the cell does:
-if the worker runs out of memory or crashes, only the cell fails.
+if the worker runs out of memory or crashes, only the cell fails. Interrupting this kernel
+interrupts the worker.
+
+With --each the cell runs once for each item, in parallel: --out gives lists in the order of
+the items, in which a failed one has its exception; --as gives a handle with .to_frame(),
+.results, .errors, .retry_failed(). An expression ends at the first blank that is outside
+of brackets; a,b=pairs unpacks; several --each give all combinations.
+
+With --bg the cell becomes a job, and this notebook goes on. Its output is live in its cell.
+The variable NAME holds it: NAME shows it anywhere, NAME.result() and await NAME wait for
+it, NAME.cancel() stops it; see %pool_jobs, %pool_wait, %pool_cancel.
 
 Examples:
 
@@ -364,6 +383,12 @@ Examples:
 
   %%pool_exec --timeout 10m --as run --no-raise-error
   long_computation()
+
+  %%pool_exec --each rate=[0.1, 0.3] --each depth=range(1, 9) --out score --as sweep
+  score = fit(X, y, rate, depth).score(X, y)
+
+  %%pool_exec --bg train --out model
+  model = long_training(X, y)
 """
 
 
@@ -386,6 +411,12 @@ def _exec_parser(magic: str) -> OptionParser:
     )  # fmt: skip
     once(parser, "--as", metavar="NAME", dest="save_as", type=identifier,
          help="keep the whole result, an ExecutionResult, in this variable")  # fmt: skip
+    once(parser, "--bg", metavar="[NAME]", dest="background", nargs="?", const="", type=job_name,
+         help="go on at once: the cell becomes the job NAME (job1, …), see %%pool_jobs")  # fmt: skip
+    once(parser, "--each", metavar="NAME=EXPR", type=label,
+         help="run the cell once for each item of EXPR, in parallel; more than one: the product")  # fmt: skip
+    once(parser, "--max", metavar="N", dest="most", type=count(1),
+         help="with --each: run at most N at a time; default: as many as there are workers")  # fmt: skip
     once(parser, "--isolation", metavar="|".join(ISOLATIONS), type=one_of(ISOLATIONS),
          help="how far this run is kept from the worker's other ones; default: the pool's")  # fmt: skip
     once(parser, "--output-limit", metavar="SIZE", type=output_limit,
@@ -393,11 +424,16 @@ def _exec_parser(magic: str) -> OptionParser:
     once(parser, "--retries", metavar="N", type=count(), default=0,
          help="run again up to N times if the worker dies (not if the code raises)")  # fmt: skip
     once(parser, "--seed", metavar="N", type=count(below=_MAX_SEED),
-         help="seed the random generators; default: fresh entropy for every run")  # fmt: skip
+         help="seed the random generators, with --each every item's own way; default: fresh entropy")  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing of the output")
     parser.add_argument("--no-raise-error", action="store_true", dest="no_raise_error",
                         help="show an error as text and go on")  # fmt: skip
     return parser
+
+
+def job_name(text: str) -> str:
+    """Parse the name of a job, which becomes a variable; empty for the next free one."""
+    return identifier(text) if text else ""
 
 
 def _inputs(text: str) -> list[str]:
@@ -423,10 +459,18 @@ def parse_exec(line: str, *, is_cell: bool, expand: Callable[[str], str]) -> Exe
         With what was wrong and what is allowed.
     """
     parser = exec_parser("%%pool_exec" if is_cell else "%pool_exec")
+    eachs: tuple[Each, ...] = ()
     if is_cell:
+        # Before the rest is split as a shell does, which would take quotation marks away.
+        line, texts = take_each(line)
+        eachs = parse_each(texts)
         values, code = parser.parse(expand(line)), ""
+        if values.most is not None and not eachs:
+            parser.error("--max N is for --each NAME=EXPR")
     else:
         values, code = parser.parse_head(line, expand)
+        if values.each is not None or values.most is not None:
+            parser.error("--each and --max take a cell below %%pool_exec")
     inputs = _unique(values.inputs or ["auto"])
     if "none" in inputs and len(inputs) > 1:
         parser.error("--in none sends nothing and goes with no other --in")
@@ -438,6 +482,9 @@ def parse_exec(line: str, *, is_cell: bool, expand: Callable[[str], str]) -> Exe
         auto="auto" in inputs,
         outputs=tuple(_unique(values.outputs)),
         save_as=values.save_as,
+        background=values.background,
+        each=eachs,
+        most=values.most,
         isolation=values.isolation,
         output_limit=values.output_limit,
         retries=values.retries,

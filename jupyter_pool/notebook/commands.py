@@ -281,6 +281,51 @@ Examples:
     return parser
 
 
+def _jobs(magic: str, description: str) -> OptionParser:
+    parser = _parser(f"%{magic}", description, pool=False)
+    parser.add_argument("jobs", nargs="*", metavar="NAME", type=label, help="the jobs' names")
+    return parser
+
+
+def _wait() -> OptionParser:
+    parser = _jobs(
+        "pool_wait",
+        """\
+Wait for background cells: those named, or all. What they were to bring back is there then.
+
+  %pool_wait [NAME…] [--timeout TIME]
+
+If one failed its error is raised. Interrupting ends the waiting, not the jobs.
+
+Examples:
+
+  %pool_wait
+  %pool_wait train test --timeout 10m
+""",
+    )
+    once(parser, "-t", "--timeout", metavar="TIME", type=time_limit,
+         help="wait only so long (90, 10m, 2h), then raise TimeoutError")  # fmt: skip
+    return parser
+
+
+def _cancel() -> OptionParser:
+    parser = _jobs(
+        "pool_cancel",
+        """\
+Cancel background cells: interrupt those that run, take out of the queue those that wait.
+
+  %pool_cancel NAME…
+  %pool_cancel --all
+
+Examples:
+
+  %pool_cancel train
+""",
+    )
+    parser.add_argument("--all", action="store_true", help="every job that has not ended")
+    return parser
+
+
 def _plain(magic: str, what: str, *examples: str) -> OptionParser:
     shown = "\n".join(f"  {example}" for example in (f"%{magic}", *examples))
     return _parser(f"%{magic}", f"{what}\n\n  %{magic} [--pool NAME]\n\nExamples:\n\n{shown}\n")
@@ -308,10 +353,30 @@ PARSERS: dict[str, OptionParser] = {
         "Replace every worker by a fresh one: idle ones now, busy ones when they are done.\n\n"
         "After that, all of them import your changed modules anew.",
     ),
+    "pool_jobs": _parser(
+        "%pool_jobs",
+        """\
+List the background cells of this notebook: state, items done, elapsed time.
+
+  %pool_jobs
+
+%%pool_exec --bg NAME starts one. The variable NAME holds it: NAME shows its output, live;
+NAME.result() waits for it, NAME.cancel() stops it.
+
+Examples:
+
+  %pool_jobs
+""",
+        pool=False,
+    ),
+    "pool_wait": _wait(),
+    "pool_cancel": _cancel(),
     "pool_last": _parser(
         "%pool_last",
         """\
 Return the ExecutionResult of the latest %pool_exec, also of one that failed.
+
+Of a cell with --each it is the Sweep. Background cells have variables of their own.
 
   %pool_last
 

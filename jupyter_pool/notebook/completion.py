@@ -40,10 +40,11 @@ class PoolMatcher:
     matcher_priority = 0
     matcher_identifier = "jupyter_pool.PoolMatcher"
 
-    def __init__(self, shell: InteractiveShell, pools: Pools) -> None:
+    def __init__(self, shell: InteractiveShell, pools: Pools, jobs: Iterable[str] = ()) -> None:
         self.__qualname__ = type(self).__qualname__  # IPython takes it for a function
         self._shell = shell
         self._pools = pools
+        self._jobs = jobs
 
     def __call__(self, context: CompletionContext) -> SimpleMatcherResult:
         """Complete on a magic's line; elsewhere there is nothing, and nothing is suppressed."""
@@ -56,7 +57,7 @@ class PoolMatcher:
             return _result([], "", found=False)
         words = call["rest"].split()
         fragment = words.pop() if words and not call["rest"][-1:].isspace() else ""
-        action, used = _position(parser, words)
+        action, used = _position(parser, words, fragment)
         if action is _CODE:
             return _result([], "", found=False)
         if isinstance(action, _Missing):  # an option, or a positional argument
@@ -105,6 +106,8 @@ class PoolMatcher:
                 return list(self._ask(words, lambda pool: pool.list_programs()))
             case "worker":
                 return self._workers(words)
+            case "jobs" | "background":
+                return [name for name in self._jobs if name not in words]
         return []
 
     def _pool_name(self, words: list[str]) -> str:
@@ -158,27 +161,27 @@ def action_takes_names(action: object) -> bool:
     return getattr(action, "dest", None) in {"inputs", "outputs"}
 
 
-def _position(parser: OptionParser, words: list[str]) -> tuple[Any, set[str]]:
-    """Return what the next word may be, and which options were used."""
+def _position(parser: OptionParser, words: list[str], begun: str = "") -> tuple[Any, set[str]]:
+    """Return what the next word, which is begun, may be, and which options were used."""
     options = parser.options
     used: set[str] = set()
     free = [action for action in parser._actions if not action.option_strings]
     expects: argparse.Action | None = None
     for word in words:
-        if expects is not None:
+        if expects is not None and not (expects.nargs == "?" and word.startswith("-")):
             expects = None
             continue
         action = options.get(word.partition("=")[0] if word.startswith("--") else word)
         if action is None:
             if not free:
                 return _CODE, used
-            free.pop(0)
+            if free[0].nargs != "*":
+                free.pop(0)
             continue
-        if not action_takes_names(action):
+        if not action_takes_names(action) and action.dest != "each":
             used.add(action.dest)
-        if action.nargs != 0 and "=" not in word:
-            expects = action
-    if expects is not None:
+        expects = action if action.nargs != 0 and "=" not in word else None
+    if expects is not None and not (expects.nargs == "?" and begun.startswith("-")):
         return expects, used
     return _Missing(free[0] if free else None), used
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -23,19 +24,18 @@ from jupyter_pool.errors import ExecutionError, PoolError, SerializationError
 
 from .admin import PoolAdminMagics
 from .arguments import ExecOptions, parse_exec
+from .asking import input_of
 from .commands import PARSERS
 from .completion import PoolMatcher
+from .jobs import Jobs
+from .lines import as_numbered_here
+from .parallel import Parallel
 from .pools import Pools
 from .programs import PoolProgramMagics
 from .relay import Relay
 from .render import traceback_text
-from .sending import (
-    Inputs,
-    choose_inputs,
-    explain_missing,
-    explain_unsendable,
-    size_notice,
-)
+from .sending import Inputs, explain_missing, explain_unsendable, inputs_for, say_size
+from .sweep import Sweep
 from .waiting import WaitNotice
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class PoolMagics(Magics):
         self._shell = shell  # `shell` may be None, says its type
         self.pools = Pools(lambda: self.pool)
         #: The result of the latest run, also of one that failed.
-        self.last: ExecutionResult | None = None
+        self.last: ExecutionResult | Sweep | None = None
+        #: The background cells.
+        self.jobs = Jobs(shell)
 
     @output_can_be_silenced
     @needs_local_scope
@@ -88,8 +90,16 @@ class PoolMagics(Magics):
     def _run_cell(
         self, cell: str, options: ExecOptions, namespaces: list[Mapping[str, Any]]
     ) -> Any:
+        parallel = Parallel(self._shell, self.pools, self.jobs, options, namespaces)
+        if options.each:
+            found = parallel.each(cell)
+            self.last = found if isinstance(found, Sweep) else self.last
+            return None
+        if options.background is not None:
+            parallel.in_background(cell, cell, options.outputs, numbered=True)
+            return None
         relay = Relay(self._shell, quiet=options.quiet)
-        result = self._run(cell, cell, options, options.outputs, namespaces, relay)
+        result = self._run(cell, cell, options, options.outputs, namespaces, relay, numbered=True)
         if result is None:
             return None
         self._bring_back(result, options.outputs)
@@ -98,8 +108,11 @@ class PoolMagics(Magics):
     def _run_line(
         self, line: str, options: ExecOptions, namespaces: list[Mapping[str, Any]]
     ) -> Any:
+        parallel = Parallel(self._shell, self.pools, self.jobs, options, namespaces)
         relay = Relay(self._shell, quiet=options.quiet)
         if not _is_expression(line):
+            if options.background is not None:
+                return parallel.in_background(line, line, options.outputs, show=False)
             result = self._run(line, line, options, options.outputs, namespaces, relay)
             if result is not None:
                 relay.flush()
@@ -108,6 +121,8 @@ class PoolMagics(Magics):
         # The parenthesis on a line of its own: the expression may end in a comment.
         code = f"{_VALUE} = ({line}\n)"
         outputs = (_VALUE, *options.outputs)
+        if options.background is not None:
+            return parallel.in_background(code, line, outputs, _VALUE, show=False)
         try:
             result = self._run(code, line, options, outputs, namespaces, relay)
         except SerializationError as error:
@@ -132,17 +147,20 @@ class PoolMagics(Magics):
         outputs: tuple[str, ...],
         namespaces: list[Mapping[str, Any]],
         relay: Relay,
+        *,
+        numbered: bool = False,
     ) -> ExecutionResult | None:
         """Run `code`; None if it failed and the error has only been shown.
 
-        `source` is the user's own part of it, where the names to send are looked for.
+        `source` is the user's own part of it, where the names to send are looked for. With
+        `numbered` it is the cell's body, whose lines are to have the numbers that the cell shows.
         """
         pool, first_use = self.pools.for_running(options.pool)
-        inputs = self._inputs(pool, source, options, namespaces)
+        inputs = inputs_for(pool, source, options, self._shell, namespaces)
+        if numbered:
+            code = as_numbered_here(self._shell, pool, code)
         notice = WaitNotice(self._shell, first_use=first_use)
-        if large := size_notice(inputs.values):
-            sys.stderr.write(f"{large}\n")
-            sys.stderr.flush()
+        say_size(inputs.values)
         try:
             result = self._execute(pool, code, options, outputs, inputs, relay, notice)
         except SerializationError as error:
@@ -157,17 +175,6 @@ class PoolMagics(Magics):
         relay.flush()
         self._fail(result.error, inputs, options, namespaces)
         return None
-
-    def _inputs(
-        self,
-        pool: KernelPool,
-        source: str,
-        options: ExecOptions,
-        namespaces: list[Mapping[str, Any]],
-    ) -> Inputs:
-        if pool.config.kernel_name is not None and not options.inputs:
-            return Inputs()  # not our kernel, perhaps not even Python: the code is all it gets
-        return choose_inputs(source, options, self._shell.transform_cell, *namespaces)
 
     def _execute(
         self,
@@ -200,10 +207,15 @@ class PoolMagics(Magics):
                     # Newer IPythons count on before a cell runs; the display hook knows.
                     execution_count=self._shell.displayhook.prompt_count,
                     on_wait=notice,
+                    on_input=input_of(self._shell),
                     **given,
                 )
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as struck:
                 relay.show_last()
+                if relay.traceback:
+                    # Where the code was, and not where this notebook has waited for it.
+                    lines = relay.traceback
+                    struck._render_traceback_ = partial(list, lines)  # type: ignore[attr-defined]
                 raise
             except SerializationError as error:
                 # Raised before anything is queued, so trying again repeats nothing.
@@ -283,7 +295,7 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     shell.register_magics(PoolAdminMagics(shell, magics))
     shell.register_magics(PoolProgramMagics(shell, magics))
-    shell.Completer.custom_matchers.append(PoolMatcher(shell, magics.pools))
+    shell.Completer.custom_matchers.append(PoolMatcher(shell, magics.pools, magics.jobs))
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -302,4 +314,5 @@ def unload(shell: InteractiveShell) -> None:
     matchers = shell.Completer.custom_matchers
     matchers[:] = [matcher for matcher in matchers if not isinstance(matcher, PoolMatcher)]
     if magics is not None:
+        magics.jobs.unload()
         magics.pools.unload()

@@ -97,10 +97,14 @@ class Relay:
         self._skipped: deque[Event] = deque(maxlen=20)
         self._skipped_count = 0
         self._pace = Pace() if hasattr(shell, "kernel") else None
+        #: The traceback that the worker has shown last, in lines.
+        self.traceback: list[str] = []
 
     def __call__(self, event: Event) -> None:
         """Show one event of `OutputCollector.add`."""
         kind = event["output_type"]
+        if kind == "error":
+            self.traceback = list(event["traceback"])
         if self._quiet or kind == "error":
             return  # an error is raised, when all else has been shown
         if self._must_skip(event):

@@ -20,13 +20,24 @@ from jupyter_pool.errors import SerializationError
 from .names import find_names, present
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    from IPython.core.interactiveshell import InteractiveShell
 
     from jupyter_pool.errors import ExecutionError
+    from jupyter_pool.pool import KernelPool
 
     from .arguments import ExecOptions
 
-__all__ = ["Inputs", "choose_inputs", "explain_missing", "explain_unsendable", "size_notice"]
+__all__ = [
+    "Inputs",
+    "choose_inputs",
+    "explain_missing",
+    "explain_unsendable",
+    "inputs_for",
+    "say_size",
+    "size_notice",
+]
 
 #: From how many bytes on it is said what is sent.
 LARGE = 100_000_000
@@ -64,14 +75,36 @@ class Inputs:
         self.left_out[name] = str(error.context.get("reason", error))
         return True
 
+    def forget_values(self) -> None:
+        """Keep the names only: who holds the result need not hold what was sent."""
+        self.values = dict.fromkeys(self.values)
+
+
+def inputs_for(
+    pool: KernelPool,
+    code: str,
+    options: ExecOptions,
+    shell: InteractiveShell,
+    namespaces: list[Mapping[str, Any]],
+    *,
+    without: Collection[str] = (),
+) -> Inputs:
+    """Return the values that `code` gets in that pool; see `choose_inputs`."""
+    if pool.config.kernel_name is not None and not options.inputs:
+        return Inputs()  # not our kernel, perhaps not even Python: the code is all it gets
+    return choose_inputs(code, options, shell.transform_cell, *namespaces, without=without)
+
 
 def choose_inputs(
     code: str,
     options: ExecOptions,
     transform: Callable[[str], str],
     *namespaces: Mapping[str, Any],
+    without: Collection[str] = (),
 ) -> Inputs:
     """Return the values that `code` gets, from the namespaces, the first one winning.
+
+    Names that it gets otherwise are in `without`.
 
     Raises
     ------
@@ -88,7 +121,8 @@ def choose_inputs(
     if not options.auto:
         return Inputs(chosen)
     names = find_names(code, transform)
-    found = present([*names.needed, *names.optional], *namespaces)
+    wanted = [name for name in (*names.needed, *names.optional) if name not in without]
+    found = present(wanted, *namespaces)
     optional = frozenset(found.keys() & set(names.optional)) - chosen.keys()
     return Inputs({**found, **chosen}, optional)
 
@@ -149,6 +183,13 @@ def size_notice(values: Mapping[str, Any]) -> str:
         f"Sending {size_text(total)} to the worker: {', '.join(parts)}. "
         "(--in NAMES chooses what to send.)"
     )
+
+
+def say_size(values: Mapping[str, Any]) -> None:
+    """Say what is sent if it is a lot."""
+    if large := size_notice(values):
+        sys.stderr.write(f"{large}\n")
+        sys.stderr.flush()
 
 
 def estimate_size(value: Any, depth: int = 3) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jupyter_pool.results import WaitInfo
 
-__all__ = ["WaitNotice", "wait_text"]
+__all__ = ["Notice", "WaitNotice", "wait_text"]
 
 _ERASE_LINE = "\r\x1b[2K"
 # Cell magics that show nothing of their own before the cell below them has run.
@@ -40,22 +40,17 @@ def wait_text(info: WaitInfo, *, first_use: bool = False) -> str:
     return f"Waiting for a worker: {', '.join(parts)}."
 
 
-class WaitNotice:
-    """Shows the waiting of one request; call it with each `WaitInfo`."""
+class Notice:
+    """A line, or a bit more, that is shown for a while and leaves no trace."""
 
-    def __init__(self, shell: InteractiveShell, *, first_use: bool = False) -> None:
+    def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._first_use = first_use
         self._text = ""
         self._display_id = ""
         self._on_terminal = False
 
-    def __call__(self, info: WaitInfo) -> None:
-        """Show the state of waiting, or that it is over."""
-        if info.state == "running":
-            self.clear()
-            return
-        text = wait_text(info, first_use=self._first_use)
+    def show(self, text: str, html: str = "") -> None:
+        """Show this instead of what it showed before."""
         if text == self._text:
             return
         if hasattr(self._shell, "kernel"):
@@ -64,7 +59,8 @@ class WaitNotice:
             if not self._display_id:
                 self._display_id = uuid4().hex
                 self._publish({}, update=False)
-            self._publish(_bundle(text), update=True)
+            bundle = {"text/plain": text, "text/html": html} if html else _bundle(text)
+            self._publish(bundle, update=True)
         elif sys.stderr.isatty():
             self._on_terminal = True
             sys.stderr.write(f"{_ERASE_LINE}{text}")
@@ -89,6 +85,25 @@ class WaitNotice:
         self._shell.display_pub.publish(
             data, {}, transient={"display_id": self._display_id}, update=update
         )
+
+
+class WaitNotice(Notice):
+    """Shows the waiting of one request; call it with each `WaitInfo`."""
+
+    def __init__(self, shell: InteractiveShell, *, first_use: bool = False) -> None:
+        super().__init__(shell)
+        self._first_use = first_use
+
+    def __call__(self, info: WaitInfo) -> None:
+        """Show the state of waiting, or that it is over."""
+        if info.state == "running":
+            self.clear()
+        elif info.state == "interrupting":
+            # It stays: what it precedes is there to see as well.
+            sys.stderr.write("Interrupting the worker…\n")
+            sys.stderr.flush()
+        else:
+            self.show(wait_text(info, first_use=self._first_use))
 
 
 def _bundle(text: str) -> dict[str, Any]:

@@ -308,6 +308,45 @@ def test_a_syntax_error_points_at_its_place(pool: KernelPool) -> None:
     assert "    y = = 2\n        ^" in shown
 
 
+def test_the_caller_answers_what_the_code_asks(pool: KernelPool) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def answer(prompt: str, password: bool) -> str:
+        asked.append((prompt, password))
+        return prompt.upper()
+
+    code = "import getpass\n(input('a'), getpass.getpass('b'))"
+    result = pool.execute(code, on_input=answer)
+    assert result.data["text/plain"] == "('A', 'B')"
+    assert asked == [("a", False), ("b", True)]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EOFError(), "EOFError: the end of the input"),
+        (ValueError("no"), "asking has failed: ValueError: no"),
+    ],
+)
+def test_a_caller_that_cannot_answer_is_an_error_of_the_code(
+    pool: KernelPool, error: Exception, said: str
+) -> None:
+    def answer(prompt: str, password: bool) -> str:
+        raise error
+
+    with pytest.raises(ExecutionError) as caught:
+        pool.execute("input()", on_input=answer)
+    assert said in str(caught.value)
+    assert pool.execute("1").status == "ok"
+
+
+def test_nobody_is_asked_without_a_function_for_it(pool: KernelPool) -> None:
+    with pytest.raises(ExecutionError, match="StdinNotImplementedError"):
+        pool.execute("input()")
+    with pytest.raises(ExecutionError, match="StdinNotImplementedError"):
+        pool.submit_code("input()").result(60)
+
+
 def test_the_execution_count_of_the_caller_is_shown(pool: KernelPool) -> None:
     result = pool.execute("1/0", execution_count=41, check=False)
     assert isinstance(result.error, ExecutionError)

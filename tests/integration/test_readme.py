@@ -35,7 +35,7 @@ def test_the_python_code_runs(tmp_path: Path) -> None:
 
 async def test_the_notebook_code_runs(tmp_path: Path) -> None:
     cells = [nbformat.v4.new_code_cell(code) for code in readme.notebook_blocks()]
-    check = nbformat.v4.new_code_cell("print(mean, total)")
+    check = nbformat.v4.new_code_cell("print(mean, total, len(score), sweep.summary(), best)")
     notebook = nbformat.v4.new_notebook(cells=[*cells, check])
     client = nbclient.NotebookClient(
         notebook,
@@ -44,9 +44,9 @@ async def test_the_notebook_code_runs(tmp_path: Path) -> None:
         resources={"metadata": {"path": os.fspath(tmp_path)}},
     )
     await client.async_execute()  # its synchronous one leaves an event loop open
-    load, run, line, values = notebook.cells
+    load, run, line, _, _, _, values = notebook.cells
     assert load.outputs == line.outputs == []
     kinds = [output.output_type for output in run.outputs]
     assert "stream" in kinds
     assert any("image/png" in output.get("data", {}) for output in run.outputs)
-    assert values.outputs[0].text == "499.5 332833500\n"
+    assert values.outputs[0].text == "499.5 332833500 12 12 of 12 done 0.97\n"

@@ -313,11 +313,11 @@ def test_an_exception_looks_as_if_it_was_raised_here(notebook: Notebook) -> None
     assert run.status == "error"
     assert run.kinds == ["stream", "error"]
     text = _plain(run.reply["traceback"])
-    assert f"Cell In[{run.reply['execution_count']}], line 4" in text
+    assert f"Cell In[{run.reply['execution_count']}], line 5" in text
     assert "ZeroDivisionError: division by zero" in text
     assert "jupyter_pool" not in text
     assert run.reply["ename"] == "ExecutionError"
-    local = _plain(notebook.run(code).reply["traceback"])
+    local = _plain(notebook.run(f"# %%pool_exec\n{code}").reply["traceback"])
     numbered = re.compile(r"In\[\d+\]")
     assert numbered.sub("In[]", text) == numbered.sub("In[]", local)
 
@@ -379,6 +379,10 @@ def test_ctrl_c_interrupts_the_worker_and_is_a_keyboard_interrupt(notebook: Note
 
     run = notebook.result(request, interrupt)
     assert run.reply["ename"] == "KeyboardInterrupt"
+    assert run.stream("stderr") == "Interrupting the worker…\n"
+    text = _plain(run.reply["traceback"])
+    assert f"Cell In[{run.reply['execution_count']}], line 4\n" in text
+    assert "magics.py" not in text
     assert notebook.ok("%%pool_exec\n'well'").text == "'well'"
     status = notebook.ok(
         "[w.state for w in get_ipython().run_line_magic('pool_status', '').workers]"
@@ -391,7 +395,7 @@ def test_ctrl_c_interrupts_the_worker_and_is_a_keyboard_interrupt(notebook: Note
     [
         ("%%pool_exec --pool defualt\n1", "no pool is named 'defualt'"),
         ("%%pool_exec --in no_such_name\n1", "no variable 'no_such_name'"),
-        ("%%pool_exec --bg\n1", "unknown option --bg"),
+        ("%%pool_exec --background\n1", "unknown option --background"),
         ("%pool_exec", "an expression is missing"),
         ("%pool_status --pool nowhere", "there are 'default'"),
         ("%pool_sessions nobody", "no session 'nobody'"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from jupyter_pool.notebook import jobs
 from jupyter_pool.notebook.render import OptionsTable
 from jupyter_pool.pool import KernelPool, get_pool, list_pools
 from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo
+from support.conditions import eventually
 
 Capture = pytest.CaptureFixture[str]
 
@@ -175,3 +178,69 @@ def test_waiting_is_one_line_that_is_erased_again(
     blocker.result(timeout=60)
     assert terminal.text.startswith("\r\x1b[2KWaiting for a worker: 1 busy, you are next.")
     assert terminal.text.endswith("\r\x1b[2K")
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_background_cell_says_when_it_begins_and_ends(
+    shell: InteractiveShell, capsys: Capture
+) -> None:
+    run(shell, "%%pool_exec --bg train --out x\nprint('hi')\nx = 1")
+    said = ""
+
+    def ended() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "[train] done" in said
+
+    eventually(ended, "it says that it has ended")
+    assert re.fullmatch(
+        r"(\[train\] (waiting|running) · 0 s\n)?\[train\] done · \d+ s\n(hi\n)?", said
+    )
+    assert run(shell, "x") == 1
+    capsys.readouterr()
+    run(shell, "train.show()")
+    assert re.fullmatch(r"\[train\] done · \d+ s\nhi\n", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_failed_background_cell_says_so_once(
+    shell: InteractiveShell, capsys: Capture, tmp_path: Path
+) -> None:
+    shell.user_ns["gate"] = str(tmp_path / "gate")
+    run(
+        shell,
+        "%%pool_exec --bg train\nimport os, time\n"
+        "while not os.path.exists(gate): time.sleep(0.01)\n1/0",
+    )
+    (tmp_path / "gate").touch()
+    said = ""
+
+    def ended() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "failed" in said
+
+    eventually(ended, "it says that it has failed")
+    assert said.endswith(" s: ZeroDivisionError: division by zero\n")
+    run(shell, "1")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_parallel_cell_is_plain_text(shell: InteractiveShell, capsys: Capture) -> None:
+    run(shell, "%%pool_exec --each n=[1, 2] --out m\nprint('hi')\nm = n * 2")
+    assert capsys.readouterr().out == "n=1:\n    hi\nn=2:\n    hi\n2 of 2 done\n"
+    assert shell.user_ns["m"] == [2, 4]
+
+
+@pytest.mark.usefixtures("pool")
+def test_unloading_cancels_jobs_and_forgets_them(shell: InteractiveShell, capsys: Capture) -> None:
+    callbacks = list(shell.events.callbacks["pre_run_cell"])
+    run(shell, "%%pool_exec --bg train\nimport time\ntime.sleep(600)")
+    train = shell.user_ns["train"]
+    run(shell, "%unload_ext jupyter_pool")
+    assert train.status == "cancelled"
+    assert jobs.snapshot() == []
+    assert shell.events.callbacks["pre_run_cell"] == callbacks
+    assert not any(thread.name == "jupyter_pool jobs" for thread in threading.enumerate())
+    run(shell, "%load_ext jupyter_pool")

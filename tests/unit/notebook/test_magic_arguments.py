@@ -36,6 +36,9 @@ def test_without_options_everything_is_as_the_help_says() -> None:
         auto=True,
         outputs=(),
         save_as=None,
+        background=None,
+        each=(),
+        most=None,
         isolation=None,
         retries=0,
         seed=None,
@@ -104,11 +107,22 @@ def test_names_to_send_can_be_automatic_chosen_or_both(
     [
         ("--timout 3", ["--timout", "did you mean --timeout?"]),
         ("--tim 3", ["unknown option --tim", "--timeout"]),  # no abbreviations
-        ("--bg", ["unknown option --bg", "--pool, --session, --timeout"]),
-        ("--each x=1", ["unknown option --each"]),
+        ("-z", ["unknown option -z", "--pool, --session, --timeout"]),
+        ("--bg 1a", ["--bg", "'1a' is not a variable's name"]),
+        ("--bg a --bg b", ["--bg is given twice"]),
+        ("--each", ["--each needs a value", "NAME=EXPR"]),
+        ("--each --out x", ["--each needs a value"]),
+        ("--each x", ["--each 'x'", "takes NAME=EXPR"]),
+        ("--each x==1", ["takes NAME=EXPR"]),
+        ("--each 1a=[1]", ["'1a' is not a variable's name"]),
+        ("--each x=[1", ["a bracket is not closed"]),
+        ("--each x=['1", ["a quotation mark is not closed"]),
+        ("--each x=1+", ["'1+' is no expression"]),
+        ("--each x=[1] --each x=[2]", ["sets x twice"]),
+        ("--each x=[1] y", ["unexpected 'y'"]),
+        ("--max 0 --each x=[1]", ["--max", "a whole number from 1 on"]),
         ("--hold 3", ["unknown option --hold"]),
-        ("--max 3", ["unknown option --max"]),
-        ("-z", ["unknown option -z"]),
+        ("--max 3", ["--max N is for --each"]),
         ("--timeout", ["-t/--timeout needs a value"]),
         ("--timeout abc", ["'abc' is not a time", "10m"]),
         ("--timeout 0", ["'0' is not a time"]),
@@ -141,6 +155,62 @@ def test_each_misuse_is_one_clear_line(text: str, said: list[str]) -> None:
     assert "\n" not in message
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "background"),
+    [
+        ("", None),
+        ("--bg", ""),
+        ("--bg train", "train"),
+        ("--bg=train", "train"),
+        ("--bg --out x", ""),
+    ],
+)
+def test_a_background_cell_has_a_name_or_gets_one(text: str, background: str | None) -> None:
+    assert cell(text).background == background
+
+
+def test_what_follows_a_background_line_is_its_expression() -> None:
+    assert (line("--bg f(x)").background, line("--bg f(x)").code) == ("", "f(x)")
+    assert (line("--bg=train f(x)").background, line("--bg=train f(x)").code) == ("train", "f(x)")
+
+
+@pytest.mark.parametrize("text", ["--each x=[1] x", "--max 3 x"])
+def test_a_line_is_not_run_for_each(text: str) -> None:
+    with pytest.raises(UsageError, match="take a cell below %%pool_exec"):
+        line(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expression"),
+    [
+        ("--each x=[1,2]", ("x",), "[1,2]"),
+        ("--each x=[0.1, 0.3, {'a b': (1, 2)}] -q", ("x",), "[0.1, 0.3, {'a b': (1, 2)}]"),
+        ("-q --each=x=range(3)", ("x",), "range(3)"),
+        ("--each x = [1, 2] -q", ("x",), "[1, 2]"),
+        ("--each a,b=zip(p, q)", ("a", "b"), "zip(p, q)"),
+        ("--each a, b = pairs -q", ("a", "b"), "pairs"),
+        ("--each (a,b)=pairs", ("a", "b"), "pairs"),
+        ("""--each x=["it's", 'a]']""", ("x",), """["it's", 'a]']"""),
+        ("""--each "x=[1, 2]" """, ("x",), "[1, 2]"),
+        ("--each x=[k for k in d if k == 1]", ("x",), "[k for k in d if k == 1]"),
+    ],
+)
+def test_an_expression_ends_outside_of_brackets(
+    text: str, names: tuple[str, ...], expression: str
+) -> None:
+    (each,) = cell(text).each
+    assert (each.names, each.expression) == (names, expression)
+    assert cell(text).quiet == ("-q" in text)
+
+
+def test_braces_of_an_expression_are_not_expanded() -> None:
+    def fill(text: str) -> str:
+        return text.replace("{me}", "alice")
+
+    parsed = parse_exec("--each x=[{me}] -s {me}", is_cell=True, expand=fill)
+    assert (parsed.session, parsed.each[0].expression) == ("alice", "[{me}]")
 
 
 @pytest.mark.parametrize(

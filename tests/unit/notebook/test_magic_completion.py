@@ -13,7 +13,7 @@ from jupyter_pool.notebook.pools import Pools
 @pytest.fixture
 def matcher(shell: InteractiveShell) -> PoolMatcher:
     shell.user_ns.update(model=1, matrix=2, _hidden=3)
-    return PoolMatcher(shell, Pools(lambda: "default"))
+    return PoolMatcher(shell, Pools(lambda: "default"), ["test", "train"])
 
 
 def complete(matcher: PoolMatcher, text: str) -> list[str]:
@@ -60,6 +60,16 @@ def complete(matcher: PoolMatcher, text: str) -> list[str]:
         ("%pool_stop --", ["--pool", "--timeout"]),
         ("%pool_start --ke", ["--kernel", "--kernel-name"]),
         ("%pool_last --", []),
+        ("%pool_wait t", ["test", "train"]),
+        ("%pool_wait test t", ["train"]),
+        ("%pool_wait --timeout ", []),
+        ("%pool_cancel --a", ["--all"]),
+        ("%pool_jobs --", []),
+        ("%%pool_exec --ea", ["--each"]),
+        ("%%pool_exec --each x=[1] --ea", ["--each"]),  # more than one: the product
+        ("%%pool_exec --bg tr", ["train"]),
+        ("%%pool_exec --bg --ma", ["--max"]),
+        ("%%pool_exec --bg train --ma", ["--max"]),
         # not on these lines
         ("%%pool_exec\n--se", []),
         ("a = 1\n%%pool_exec --se", []),

@@ -1,0 +1,294 @@
+"""One background cell: what users hold, and how it looks.
+
+What it does is a `Run`: one request, or many. A job adds its name, its time, and its display.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from .live import Bundle, LiveDisplay, ago, elapsed, state_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Job", "Run", "State"]
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+#: How often a display changes at most, in seconds, and what it may send, in characters a second.
+_LEAST_PAUSE, _CHARACTERS_A_SECOND = 0.25, 400_000
+#: Which part of a core may go into rendering displays.
+_SHARE = 0.05
+#: How often the elapsed time is told, in seconds, by how much of it there is. Also a sign of life
+#: for a server that ends idle kernels: not less often than every 20 seconds.
+_TICKS = ((60.0, 1.0), (600.0, 5.0), (float("inf"), 15.0))
+#: How long somebody who waits may be deaf to Ctrl-C, in seconds.
+_LONGEST_WAIT = 1.0
+
+
+class Run(Protocol):
+    """What a job does: one request, or many."""
+
+    @property
+    def state(self) -> State:
+        """How far it is."""
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many of its items are done, and how many there are."""
+
+    @property
+    def facts(self) -> str:
+        """What else to say beside the state, if anything."""
+
+    def start(self, changed: Callable[[], None], ended: Callable[[], None]) -> None:
+        """Begin. Both are called from other threads; `ended` once, and last."""
+
+    def cancel(self) -> None:
+        """Give up what waits, interrupt what runs; the end follows."""
+
+    def body(self) -> Bundle:
+        """What it has put out so far."""
+
+    def outcome(self) -> Any:
+        """What it gave. Raises what went wrong. Only after the end."""
+
+    def failure(self) -> str:
+        """What went wrong, in a line; empty if nothing."""
+
+    def variables(self) -> dict[str, Any]:
+        """What to set in the notebook at the end."""
+
+
+class Job:
+    """A background cell: look at it, wait for it, cancel it.
+
+    Shown anywhere it shows all its outputs, from the start, and goes on live. ``await job`` waits
+    as ``job.result()`` does.
+
+    Attributes
+    ----------
+    name
+        The variable that holds it.
+    """
+
+    def __init__(self, name: str, run: Run, shell: InteractiveShell) -> None:
+        self.name = name
+        self._run = run
+        self._shell = shell
+        self._live = LiveDisplay(shell)
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        self._over: futures.Future[None] = futures.Future()
+        #: Nobody needs to be told of its end any more.
+        self.seen = False
+        #: Its end has been shown.
+        self._told = False
+        self._followed = False
+        self._delivered = False
+        #: The display is older than what there is to show.
+        self.stale = False
+        self._due = 0.0
+
+    # -- what users ask ----------------------------------------------------------------------
+
+    @property
+    def status(self) -> State:
+        """``"waiting"``, ``"running"``, ``"done"``, ``"failed"`` or ``"cancelled"``."""
+        return self._run.state
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was started, to its end if it has ended."""
+        return (self._ended or time.monotonic()) - self._began
+
+    def done(self) -> bool:
+        """Whether it has ended, in whichever way."""
+        return self._over.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end.
+
+        Interrupting the notebook ends the waiting, not the job.
+
+        Parameters
+        ----------
+        timeout
+            How long to wait, in seconds; None: for ever.
+
+        Returns
+        -------
+        ExecutionResult or Sweep
+            Of a cell with ``--each`` its `Sweep`; of ``%pool_exec`` the expression's value.
+
+        Raises
+        ------
+        TimeoutError
+            It has not ended by then; it goes on.
+        PoolError
+            It failed, or was cancelled.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"job {self.name!r} has not ended within {timeout:g} s; it goes on")
+        self.seen = True
+        self.deliver()
+        return self._run.outcome()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most so many seconds; whether it has come."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self._over.done():
+            left = _LONGEST_WAIT if end is None else end - time.monotonic()
+            if left <= 0:
+                return False
+            futures.wait([self._over], min(left, _LONGEST_WAIT))
+        return True
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        import asyncio  # a terminal's IPython may never need it
+
+        # Shielded: who stops waiting does not stop the job.
+        await asyncio.shield(asyncio.wrap_future(self._over))
+        return self.result(0)
+
+    def cancel(self) -> bool:
+        """Interrupt it, or take it out of the queue; False if it has ended already."""
+        if self.done():
+            return False
+        self._run.cancel()
+        return True
+
+    def show(self) -> None:
+        """Show it here, with all its outputs, live until its end."""
+        if self.done():
+            self.seen = self._told = True
+        self._live.show(self.bundle())
+
+    # -- how it looks ------------------------------------------------------------------------
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a job stays in its notebook: send what its result() gives")
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name!r}: {self.headline()}>"
+
+    def headline(self) -> str:
+        """``running · 12 s``, and the like."""
+        return " · ".join(filter(None, (self.status, self._run.facts, elapsed(self.elapsed))))
+
+    def bundle(self) -> Bundle:
+        """The handle as it is now, for a display."""
+        state = self._run.state
+        text, html = state_line(self.name, state, self._run.facts, elapsed(self.elapsed))
+        body = self._run.body()
+        return {
+            "text/plain": "\n".join(filter(None, [text, body["text/plain"]])),
+            "text/html": f"<div>{html}{body['text/html']}</div>",
+        }
+
+    # -- for `Jobs` --------------------------------------------------------------------------
+
+    def begin(self, wake: Callable[[Job], None]) -> None:
+        """Start what it does. `wake` is called when there is something new, from `follow` on."""
+        self._wake = wake
+
+        def changed() -> None:
+            self.stale = True
+            if self._followed:
+                wake(self)
+
+        def ended() -> None:
+            self._ended = time.monotonic()
+            self.stale = True
+            self._over.set_result(None)
+            if self._followed:
+                wake(self)
+
+        self._run.start(changed, ended)
+
+    def follow(self) -> None:
+        """From now on its display is kept up to date. Not before: the first one shows it."""
+        self._followed = True
+        if not self._told:
+            self._wake(self)
+
+    def refresh(self) -> float | None:
+        """Update the display if it is time; return when to look again, None after the end."""
+        now = time.monotonic()
+        over = self.done()
+        if not over and now < self._due:
+            return self._due
+        self.stale = False  # from here on it may change again
+        began = time.thread_time()
+        if over or self._live.can_update:
+            bundle = self.bundle()
+            self._live.update(bundle)
+            length = sum(map(len, bundle.values()))
+        else:
+            length = 0
+        if over:
+            self._say_end()
+            return None
+        pause = max(
+            _LEAST_PAUSE,
+            length / _CHARACTERS_A_SECOND,
+            (time.thread_time() - began) / _SHARE,
+        )
+        self._due = now + pause
+        return now + max(pause, next(tick for until, tick in _TICKS if self.elapsed < until))
+
+    def due(self) -> float:
+        """When the display may change next."""
+        return self._due
+
+    def _say_end(self) -> None:
+        if self._live.can_update or self._told:
+            return
+        # A terminal: one line, wherever its prompt is.
+        text, _ = state_line(self.name, self.status, self._run.facts, elapsed(self.elapsed))
+        failure = self._run.failure()
+        sys.stdout.write(f"{text}{f': {failure}' if failure else ''}\n")
+        sys.stdout.flush()
+        self.seen = self._told = True
+
+    def deliver(self) -> None:
+        """Set what the cell was to bring back, once; it waits for the end of a cell if need be."""
+        if not self._delivered:
+            self._delivered = True
+            if variables := self._run.variables():
+                self._shell.push(variables)
+
+    def announcement(self) -> str:
+        """What to tell of a failure that nobody has seen yet, once."""
+        if self.seen or not self.done():
+            return ""
+        self.seen = True
+        failure = self._run.failure()
+        if self.status != "failed" or self._ended is None:
+            return ""
+        when = ago(time.monotonic() - self._ended)
+        return f"[{self.name}] failed {when}: {failure} · {self.name}.show()"
+
+    def snapshot(self) -> dict[str, Any]:
+        """Name, state, done, total, elapsed (in seconds)."""
+        done, total = self._run.progress
+        return {
+            "name": self.name,
+            "state": self.status,
+            "done": done,
+            "total": total,
+            "elapsed": self.elapsed,
+        }

@@ -1,0 +1,139 @@
+"""A display that goes on changing after its cell has ended.
+
+An update of a display reaches every place where it was shown: front ends find them by the display's
+id. It is sent past the shell's own publisher, by whichever thread has something to tell, with the
+header of the cell that showed it first. So it never lands in the cell that runs meanwhile, nor in
+its ``%%capture``; and a Jupyter server takes it for a sign of life of the kernel, as it takes
+everything that a cell has caused (`MappingKernelManager.start_watching_activity`, jupyter_server 2).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from jupyter_pool import _reprs
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["Bundle", "LiveDisplay", "ago", "elapsed", "outputs_html", "outputs_text", "state_line"]
+
+Bundle = dict[str, str]
+
+#: Of what is shown, at most: outputs, characters of one text, and of everything as HTML.
+_MOST_OUTPUTS = 100
+_MOST_TEXT = 100_000
+_MOST_HTML = 3_000_000
+
+_MARKS = {"waiting": "◌", "running": "●", "done": "✓", "failed": "✗", "cancelled": "⊘"}
+_COLOURS = {
+    "running": "var(--jp-brand-color1, #1976d2)",
+    "done": "var(--jp-success-color1, #388e3c)",
+    "failed": "var(--jp-error-color1, #d32f2f)",
+}
+_MUTED = "var(--jp-content-font-color2, gray)"
+
+
+class LiveDisplay:
+    """Shows a bundle by a display id, and updates it from any thread.
+
+    In a shell without a kernel nothing can change what was printed: there `show` prints the text and
+    `update` does nothing.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self.display_id = uuid4().hex
+        self._kernel: Any = getattr(shell, "kernel", None)
+        self._parent = self._kernel.get_parent() if self._kernel is not None else {}
+
+    @property
+    def can_update(self) -> bool:
+        """Whether there is a front end."""
+        return self._kernel is not None
+
+    def show(self, bundle: Bundle) -> None:
+        """Show it in the cell that runs; from now on updates reach it there too."""
+        if self._kernel is None:
+            print(bundle["text/plain"])  # noqa: T201 - to the terminal
+            return
+        self._shell.display_pub.publish(
+            dict(bundle), {}, transient={"display_id": self.display_id}, update=False
+        )
+
+    def update(self, bundle: Bundle) -> None:
+        """Show this instead, wherever it was shown."""
+        if self._kernel is None:
+            return
+        self._kernel.session.send(
+            self._kernel.iopub_socket,
+            "update_display_data",
+            {"data": bundle, "metadata": {}, "transient": {"display_id": self.display_id}},
+            parent=self._parent,
+            ident=b"update_display_data",
+        )
+
+
+def state_line(name: str, state: str, *facts: str) -> tuple[str, str]:
+    """A line such as ``● train  running · 12 s``, as text and as HTML."""
+    told = " · ".join(filter(None, (state, *facts)))
+    colour = _COLOURS.get(state, _MUTED)
+    shown = (
+        f'<div style="color:var(--jp-content-font-color1, inherit)">'
+        f'<span style="color:{colour}" aria-hidden="true">{_MARKS[state]}</span> '
+        f"<b>{html.escape(name)}</b> "
+        f'<span style="color:{_MUTED}">{html.escape(told)}</span></div>'
+    )
+    return f"[{name}] {told}", shown
+
+
+def outputs_html(outputs: Sequence[dict[str, Any]], *, follow: bool = False) -> str:
+    """Outputs as HTML of limited height; with `follow` the end is in view."""
+    if not outputs:
+        return ""
+    parts: list[str] = []
+    size = 0
+    for output in reversed(outputs[-_MOST_OUTPUTS:]):
+        part = _reprs.output_html(_cut(output))
+        size += len(part)
+        if parts and size > _MOST_HTML:
+            break
+        parts.append(part)
+    left_out = len(outputs) - len(parts)
+    before = _reprs.line(f"… {left_out:,} outputs before") if left_out else ""
+    inner = f"<div>{before}{''.join(reversed(parts))}</div>"
+    # A column in reverse keeps its end in view when its content is replaced.
+    direction = "display:flex;flex-direction:column-reverse;" if follow else ""
+    return f'<div style="{direction}max-height:32em;overflow:auto;margin-top:2px">{inner}</div>'
+
+
+def outputs_text(outputs: Sequence[dict[str, Any]]) -> str:
+    """Outputs as text."""
+    return _reprs.cut_middle(
+        _reprs.outputs_text([_cut(output) for output in outputs[-_MOST_OUTPUTS:]]), _MOST_TEXT
+    )
+
+
+def _cut(output: dict[str, Any]) -> dict[str, Any]:
+    """An output of limited size: of a long text the end."""
+    if output["output_type"] != "stream" or len(output["text"]) <= _MOST_TEXT:
+        return output
+    cut = output["text"][-_MOST_TEXT:]
+    return {**output, "text": f"[… {len(output['text']) - len(cut):,} characters before …]\n{cut}"}
+
+
+def elapsed(seconds: float) -> str:
+    """A duration in whole seconds: ``12 s``, ``3 m 20 s``."""
+    return _reprs.seconds(float(int(seconds))) if seconds >= 1 else "0 s"
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, roughly: ``12 s ago``, ``3 min ago``."""
+    if seconds < 60:
+        return f"{int(seconds)} s ago"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    return f"{int(seconds // 3600)} h ago"
