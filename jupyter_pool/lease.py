@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,10 @@ from jupyter_pool.engine.calls import DEFAULT, Guarded
 from jupyter_pool.engine.holding import Holding
 from jupyter_pool.engine.request import Mailbox
 from jupyter_pool.engine.settle import settle
-from jupyter_pool.engine.waiting import OnOutput, run
+from jupyter_pool.engine.waiting import OnOutput, await_worker, run
 
 if TYPE_CHECKING:
-    from jupyter_pool.results import ExecutionResult
+    from jupyter_pool.results import ExecutionResult, WaitInfo
 
 __all__ = ["Lease"]
 
@@ -27,22 +27,28 @@ class Lease(Holding):
     """
 
     def __enter__(self) -> Lease:
-        pool = self._pool
-        mailbox = Mailbox()  # a new one each time: the last lease's end may be in the old one
+        # A new mailbox each time: the last lease's end may be in the old one.
+        self._check_out(Mailbox())
+        return self
+
+    def _check_out(
+        self,
+        mailbox: Mailbox,
+        on_wait: Callable[[WaitInfo], None] | None = None,
+        *,
+        comms: bool = False,
+    ) -> None:
         request = self._make_hold(mailbox)
-        driver = pool.running()
+        request.comms = comms
+        driver = self._pool.running()
         try:
-            driver.engine.post(lambda: driver.submit(request))
-            item = mailbox.get(None)
-            assert item is not None
-            kind, value = item
-            if kind == "finish":
-                settle(value)
+            completion = await_worker(driver, request, mailbox, on_wait)
+            if completion is not None:
+                settle(completion)
             self._take(driver, request)
         except BaseException:
             self._give_up(driver, request)
             raise
-        return self
 
     def __exit__(
         self,
@@ -64,6 +70,8 @@ class Lease(Holding):
         check: bool = True,
         seed: int | None = None,
         execution_count: int | None = None,
+        on_wait: Callable[[WaitInfo], None] | None = None,
+        on_input: Callable[[str, bool], str] | None = None,
     ) -> ExecutionResult:
         """Run code on the worker that is held; as `KernelPool.execute`, but state stays.
 
@@ -84,6 +92,6 @@ class Lease(Holding):
             "execution_count": execution_count,
         }
         request = self._make_run(mailbox, code, show, options)
-        completion = run(self._pool, request, mailbox, show, None)
+        completion = run(self._pool, request, mailbox, show, on_wait, on_input)
         self._ran(request)
         return settle(completion, check=check)

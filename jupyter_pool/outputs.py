@@ -75,6 +75,10 @@ class OutputCollector:
             return self._add_error(content)
         return None
 
+    def shows(self, display_id: str | None) -> bool:
+        """Whether there is a display with this id."""
+        return display_id in self._by_display_id
+
     @property
     def display_outputs(self) -> list[Output]:
         """The outputs so far as notebook-format dicts; a copy, later messages do not change it."""

@@ -22,6 +22,7 @@ from jupyter_pool.kernel.functions import digest
 from jupyter_pool.serialize import check_names, dump, pack
 from jupyter_pool.shared import Segment
 
+from .comms import Connect
 from .log import PoolLog
 from .request import Event, Request, Sink
 
@@ -383,6 +384,8 @@ class Guarded:
         self._log = log
         #: Whose outputs it sees.
         self.request: Request | None = None
+        #: How a notebook learns where comm messages go; None: it does not take any.
+        self.connect: Connect | None = getattr(on_output, "connect", None)
 
     def __call__(self, event: Event) -> None:
         try:

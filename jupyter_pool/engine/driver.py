@@ -77,6 +77,7 @@ from jupyter_pool.serialize import pack_alone
 
 from .accounting import Accounting
 from .answers import breaker, busy_workers, degraded_reason
+from .comms import CommMessage
 from .events import Hub
 from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
@@ -295,6 +296,32 @@ class Driver:
         """The holder of a lease is done with it."""
         self.feed(ReturnLease(lease_id))
 
+    def hold(self, lease_id: str, seconds: float | None) -> None:
+        """Nothing more is run in a lease: keep it for comm messages, so long or to the pool's end."""
+        lease = self.requests.get(lease_id)
+        if lease is None:
+            return
+        lease.lasts = True
+        if self.core.state in (PoolState.CLOSING, PoolState.CLOSED):
+            self.return_lease(lease_id)
+        elif seconds is not None:
+            self.engine.after(seconds, partial(self.return_lease, lease_id))
+
+    def send_comm(self, request_id: str, message: CommMessage) -> str | None:
+        """Send a comm message to the worker of a request; its id, or None if there is none."""
+        request = self.requests.get(request_id)
+        if request is None or not request.comms or request.first_dispatched is None:
+            return None
+        link = self.links.get(request.worker_id or 0)
+        return None if link is None or link.exited else link.traffic.send(request, message)
+
+    def keep_listening(self, flight: Flight) -> None:
+        """A run has ended: within a lease that takes comm messages, it may have left something."""
+        request = flight.request
+        lease = self.requests.get(request.lease) if request and request.lease else None
+        if lease is not None and lease.comms:
+            self.links[lease.worker_id or 0].traffic.keep(flight.message_id, lease)
+
     def share(self, frames: Iterable[Any]) -> list[Any]:
         """Move the large frames to shared memory, from any thread."""
         return list(frames) if self.shared is None else self.shared.share_large(frames)
@@ -322,6 +349,8 @@ class Driver:
             envelope["inputs"] = True
         if request.output_limit is not None:
             envelope["output_limit"] = request.output_limit
+        if request.comms:
+            envelope["comms"] = True
         if (threads := self._threads()) is not None:
             envelope["threads"] = threads
         if request.seed is not None:
@@ -430,6 +459,8 @@ class Driver:
         request = self.requests.pop(str(command.request_id))
         if command.worker_id is not None:
             self._watch_memory(command.worker_id)
+            if request.comms and (link := self.links.get(command.worker_id)) is not None:
+                link.traffic.end(request)
         flight = self._flights.pop(request.id, None)
         if flight is None and command.worker_id is not None:
             flight = self._unfinished_flight(command.worker_id, request)
@@ -787,6 +818,9 @@ class Driver:
     def close(self, *, cancel_queued: bool, cancel_running: bool) -> None:
         """Begin to close, or close harder."""
         self.feed(Close(cancel_queued, cancel_running))
+        for request in list(self.requests.values()):
+            if request.lasts:
+                self.return_lease(request.id)
 
     def resize(self, size: int | None, overflow: int | None) -> None:
         """Change how many workers there are."""

@@ -20,6 +20,7 @@ from jupyter_pool.provisioning.kernelspecs import check_kernel_name
 
 from . import answers, exits, tracing
 from .calls import DEFAULT, REQUEST_PRESETS, Guarded, make_call, make_request
+from .comms import CommRoute
 from .driver import Driver
 from .futures import CallbackThread, FutureSink, StreamingFutureSink
 from .health import HEALTH_TIMEOUT
@@ -445,6 +446,8 @@ def _make(
         raise
     if show is not None:
         show.request = request
+        if show.connect is not None:
+            request.comms = show.connect(CommRoute(pool, request.lease or request.id))
     tracing.begin(pool, request)
     return request
 

@@ -32,6 +32,7 @@ from jupyter_pool.provisioning import processes
 from jupyter_pool.shared import LostSegment, SharedMemory
 
 from . import wire
+from .comms import COMM_TYPES, CommMessage, CommTraffic, comm_event
 from .data import Outbox
 from .marks import Marks
 from .riding import PATIENCE, Rides, pack_calls, read_answers, read_entries
@@ -127,6 +128,7 @@ class Link:
         self._progress = 0
         self._watched = False
         self._pings: dict[str, Callable[[int], None]] = {}
+        self.traffic = CommTraffic(self, OUTPUT_TYPES)
         self._signer: Signer | None = None
         self._channels: Channels | None = None
 
@@ -439,6 +441,10 @@ class Link:
             content = {**content, "request": flight.message_id}
             self._send("input_reply", self.engine.new_id(), content, control=True)
 
+    def send_comm(self, message_id: str, message: CommMessage) -> None:
+        """Send a comm message; the worker takes it when it runs nothing."""
+        self._send(message.msg_type, message_id, message.content, message.metadata, message.buffers)
+
     def ping(self, answered: Callable[[int], None]) -> None:
         """Ask for a sign of life; `answered` gets the worker's id."""
         message_id = self.engine.new_id()
@@ -559,7 +565,7 @@ class Link:
     def on_iopub(self, frames: Sequence[Buffer]) -> None:
         """Something that the worker published for a request."""
         message = self._unpack(frames)
-        if message is None:
+        if message is None or self.traffic.heard(message):
             return
         kind = message.msg_type
         flight = self.flights.get(message.parent_id)
@@ -568,13 +574,18 @@ class Link:
             if first is not None and message.parent_id == first.fence and kind == "status":
                 self._idle_lost(first)
             return
+        request = flight.request
         if kind in OUTPUT_TYPES:
             if flight.marks.first_output is None:
                 flight.marks.first_output = time.monotonic()
             event = flight.collector.add(kind, message.content)
-            request = flight.request
             if event is not None and request is not None and request.sink.wants_output:
+                if request.comms:
+                    event["parent"] = message.parent_id
                 request.sink.output(event)
+        elif kind in COMM_TYPES:
+            if request is not None and request.comms:
+                request.sink.output(comm_event(message))
         elif kind == "status":
             state = message.content.get("execution_state")
             if state == "busy":
@@ -694,6 +705,7 @@ class Link:
                 self.tell(RequestRefused(self.worker_id, flight.request.id, str(refused)))
             else:
                 self.driver.landed(flight)
+                self.driver.keep_listening(flight)
                 if flight.request.lease is None:  # what a lease has is its own until it ends
                     recycle = recycle or self.driver.grown(self.worker_id)
                 self.tell(RequestDone(self.worker_id, flight.request.id, recycle))

@@ -80,6 +80,10 @@ class Request:
     traces: Sequence[Trace] = ()
     #: Of a lease: who took it.
     borrower: Borrower | None = None
+    #: Its sink takes comm messages too, and each event says which message it belongs to.
+    comms: bool = False
+    #: Of a lease: nothing runs in it any more, it only waits for comm messages, and ends with its pool.
+    lasts: bool = False
     created: float = field(default_factory=time.monotonic)
     first_dispatched: float | None = None
     attempt: int = 1

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextvars
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .request import Event
 
 if TYPE_CHECKING:
+    from jupyter_pool.notebook.relay import Relay
+
+    from .comms import CommRoute
     from .request import Request
 
 __all__ = ["shown_here"]
@@ -28,11 +30,12 @@ def shown_here() -> CallOutput:
 class CallOutput:
     """Shows the outputs of one request. A front end finds the cell by the caller's context."""
 
-    __slots__ = ("_at_start", "_context", "_relay", "request")
+    __slots__ = ("_at_start", "_context", "_relay", "_route", "request")
 
     def __init__(self, context: contextvars.Context) -> None:
         self._context = context
-        self._relay: Callable[[Event], None] | None = None
+        self._relay: Relay | None = None
+        self._route: CommRoute | None = None
         #: By stream, whether the next text begins a line.
         self._at_start = {"stdout": True, "stderr": True}
         #: Whose outputs these are.
@@ -42,6 +45,11 @@ class CallOutput:
         """One for another request of the same caller."""
         return CallOutput(self._context.copy())
 
+    def connect(self, route: CommRoute) -> bool:
+        """Take comm messages too, in a notebook: a call may show a progress bar."""
+        self._route = route
+        return _kernel() is not None
+
     def __call__(self, event: Event) -> None:
         self._context.run(self._show, event)
 
@@ -49,8 +57,7 @@ class CallOutput:
         kind = event["output_type"]
         if kind == "error":
             return  # the future raises it
-        shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-        kernel = getattr(shell, "kernel", None)
+        kernel = _kernel()
         if kind == "stream":
             stream = sys.stderr if event["name"] == "stderr" else sys.stdout
             labelled = kernel is not None or _is_terminal(stream)
@@ -60,7 +67,9 @@ class CallOutput:
             if self._relay is None:
                 from jupyter_pool.notebook.relay import Relay
 
-                self._relay = Relay(shell)
+                self._relay = Relay(kernel.shell)
+                if self._route is not None:
+                    self._relay.connect(self._route)
             if kind == "execute_result":
                 event = {**event, "output_type": "display_data"}
             self._relay(event)
@@ -77,6 +86,12 @@ class CallOutput:
         return "".join(
             label + line if number or first else line for number, line in enumerate(lines)
         )
+
+
+def _kernel() -> Any:
+    """The kernel of the notebook that we run in, or None."""
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None)
 
 
 def _is_terminal(stream: TextIO) -> bool:

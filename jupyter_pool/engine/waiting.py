@@ -96,6 +96,30 @@ def _tell_interrupt(request: Request, on_wait: Callable[[WaitInfo], None]) -> No
         on_wait(WaitInfo("interrupting", time.monotonic() - request.created))
 
 
+def await_worker(
+    driver: Driver,
+    request: Request,
+    mailbox: Mailbox,
+    on_wait: Callable[[WaitInfo], None] | None = None,
+) -> Completion | None:
+    """Submit a lease and wait until it has its worker: None, or how it ended without one."""
+    driver.engine.post(lambda: driver.submit(request))
+    news = _Waiting(driver, request, on_wait) if on_wait is not None else None
+    while True:
+        item = mailbox.get(_WAIT_NEWS if news is not None else None)
+        if item is None:
+            assert news is not None
+            news = news.tell()
+            continue
+        kind, value = item
+        if kind == "finish":
+            completion: Completion = value
+            return completion
+        if news is not None:
+            news.granted()
+        return None
+
+
 def _give_up(driver: Driver, request: Request, mailbox: Mailbox) -> None:
     """Cancel a request, on the I/O thread, so that its mailbox sees an end in any case.
 

@@ -295,7 +295,7 @@ class CallLane:
     def _run(self, call: _Call, request: PoolRequest) -> None:
         kernel, message = self._kernel, call.message
         header = message["header"]
-        kernel.iopub_thread.begin_call(request.output_limit, header)
+        kernel.iopub_thread.begin_call(request.output_limit, header, comms=request.comms)
         refusal = kernel.find_refusal(request)
         if refusal is not None:
             call.refuse("StaleWorker", refusal)

@@ -62,7 +62,7 @@ class DirectIOPub(IOPubThread):
         self._begun = 0.0
         self._watching = False
         #: What the running request may send; to be asked and told under `lock`.
-        self.limit = OutputLimit(self._say, self.send_multipart)
+        self.limit = OutputLimit(self._say, self.send_multipart, self._tell_widget)
         # Forked children would publish through an unencrypted TCP port; their
         # text comes through the captured descriptors, see `streams`.
         super().__init__(socket, pipe=False, session=session)
@@ -91,15 +91,17 @@ class DirectIOPub(IOPubThread):
             if not self._corked:
                 self._send_waiting()
 
-    def begin_request(self, limit: int | None, header: dict[str, Any]) -> None:
-        """Count the output of a request with this header; `limit` is in bytes."""
+    def begin_request(
+        self, limit: int | None, header: dict[str, Any], *, comms: bool = False
+    ) -> None:
+        """Count the output of a request with this header; parameters as of `OutputLimit.begin`."""
         with self.lock:
-            self.limit.begin(limit, header)
+            self.limit.begin(limit, header, comms=comms)
 
-    def begin_call(self, limit: int | None, header: dict[str, Any]) -> None:
+    def begin_call(self, limit: int | None, header: dict[str, Any], *, comms: bool = False) -> None:
         """As `begin_request`, for a call: it is announced as busy when it lasts, or shows something."""
         with self.lock:
-            self.limit.begin(limit, header)
+            self.limit.begin(limit, header, comms=comms)
             self._unannounced = header
             self._begun = time.monotonic()
             if not self._watching:
@@ -137,6 +139,12 @@ class DirectIOPub(IOPubThread):
     def _say(self, name: str, text: str, parent: dict[str, Any]) -> None:
         message = self.session.msg("stream", {"name": name, "text": text}, parent=parent)
         self.session.send(self, message, ident=f"stream.{name}".encode())
+
+    def _tell_widget(
+        self, content: dict[str, Any], metadata: dict[str, Any], parent: dict[str, Any]
+    ) -> None:
+        message = self.session.msg("comm_msg", content, parent=parent, metadata=metadata)
+        self.session.send(self, message, ident=f"comm-{content['comm_id']}".encode())
 
     def cork(self) -> None:
         """Keep messages back until `uncork`, which must follow soon."""

@@ -35,6 +35,7 @@ from traitlets import Type
 
 from jupyter_pool.errors import SerializationError
 from jupyter_pool.kernel.calls import CallLane
+from jupyter_pool.kernel.comms import forget_comms, serve_comm
 from jupyter_pool.kernel.data import WorkerData
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.ledger import Ledger, Tickets
@@ -107,6 +108,8 @@ class PoolKernel(IPythonKernel):
         #: What was answered on the control channel: a message's content.
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.control_handlers["input_reply"] = self._on_answer
+        for kind in ("comm_msg", "comm_close"):
+            self.shell_handlers[kind] = serve_comm(self, self.shell_handlers[kind])
         # For good, not per request: the methods themselves know whether they may ask.
         builtins.input = self.raw_input
         getpass.getpass = self.getpass
@@ -313,7 +316,8 @@ class PoolKernel(IPythonKernel):
             self._reply(stream, parent, ident, _describe_bad(error), {KEY: report}, [])
             return
         limit = None if request is None else request.output_limit
-        self.iopub_thread.begin_request(limit, parent["header"])
+        comms = request is not None and request.comms
+        self.iopub_thread.begin_request(limit, parent["header"], comms=comms)
         if request is None:
             await self._execute_plain(stream, ident, parent)
         else:
@@ -478,8 +482,7 @@ class PoolKernel(IPythonKernel):
 
     def restore_baseline(self) -> str | None:
         """Reset all but tasks. Return why this process should be replaced, or None."""
-        if self.comm_manager.comms:
-            self.comm_manager.comms.clear()
+        forget_comms(self.comm_manager)
         return None if self.baseline is None else self.baseline.restore().recycle
 
     def find_refusal(self, request: PoolRequest) -> str | None:

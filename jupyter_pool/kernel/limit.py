@@ -14,7 +14,8 @@ person can read. What replaces earlier output (a progress bar, an updated displa
 cell) goes on being sent beyond the limit, ever more rarely, so that it costs little in all.
 
 Messages that show nothing by themselves, such as those of widgets, are not counted as output.
-They have a limit of the same size of their own.
+They have a limit of the same size of their own. Beyond it, where they are seen, a widget's new state is kept, sent ever more
+rarely, and with the end; what cannot be kept so (new widgets, binary data) is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -66,21 +67,29 @@ class OutputLimit:
         Sends a stream's text: ``say(name, text, parent)``.
     forward
         Sends the frames of a message that was kept.
+    tell_widget
+        Sends a comm message: ``tell_widget(content, metadata, parent)``.
     """
 
     def __init__(
         self,
         say: Callable[[str, str, dict[str, Any]], None],
         forward: Callable[[Frames], None],
+        tell_widget: Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], None],
     ) -> None:
         self._say = say
         self._forward = forward
+        self._tell_widget = tell_widget
         self._used = 1  # until `begin` sets everything
         self.limit: int | None = None
         self.begin(None, {})
 
-    def begin(self, limit: int | None, parent: dict[str, Any]) -> None:
-        """A request with this header begins. `limit` is in bytes; None: no limit."""
+    def begin(self, limit: int | None, parent: dict[str, Any], *, comms: bool = False) -> None:
+        """A request with this header begins. `limit` is in bytes; None: no limit.
+
+        With `comms` somebody sees its widgets.
+        """
+        self.comms = comms
         if limit == self.limit and self._untouched():
             # The last one has put out nothing: all is as it was.
             self._parent, self._begun = parent, time.monotonic()
@@ -103,6 +112,8 @@ class OutputLimit:
         self._left_out = 0
         self._at_line_start = True
         self._number = 0
+        #: Beyond the limit, by comm: the latest state that was not sent.
+        self._widgets: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {}
         self._forget_end()
 
     def _untouched(self) -> bool:
@@ -174,8 +185,7 @@ class OutputLimit:
             if self._used_unseen + size <= self.limit:
                 self._used_unseen += size
                 return True
-            # Whoever connects now is welcomed in any case.
-            return b'"iopub_welcome"' in bytes(frames[frames.index(DELIM) + 2])
+            return self._admit_unseen(frames, frames.index(DELIM), size)
         if not self.over and self._used + size <= self._head:
             self._used += size
             return True
@@ -183,6 +193,41 @@ class OutputLimit:
         if self._finished or not self._is_ours(json.loads(bytes(frames[start + 3]))):
             return False
         return self._admit_beyond(frames, start, size)
+
+    def _admit_unseen(self, frames: Frames, start: int, size: int) -> bool:
+        """Whether to send a message that shows nothing, beyond the limit."""
+        kind = json.loads(bytes(frames[start + 2]))["msg_type"]
+        if not (self.comms and kind.startswith("comm_")):
+            return bool(kind == "iopub_welcome")  # whoever connects now is welcomed in any case
+        parent, metadata, content = (json.loads(bytes(frames[start + n])) for n in (3, 4, 5))
+        comm_id = str(content.get("comm_id"))
+        if kind == "comm_close":
+            self._send_widget(comm_id)
+            return True
+        data = content.get("data")
+        if (
+            kind == "comm_msg"
+            and isinstance(data, dict)
+            and data.get("method") in ("update", "echo_update")
+            and len(frames) == start + 6
+            and self._is_ours(parent)
+            and not self._finished
+        ):
+            before = self._widgets.pop(comm_id, None)
+            if before is not None:
+                data["state"] = {**before[0]["data"]["state"], **data["state"]}
+            self._widgets[comm_id] = (content, metadata, parent)
+            if self._may_replace(size):
+                self._send_widget(comm_id)
+            return False
+        self._left_out += size
+        self._mark("widgets")
+        return False
+
+    def _send_widget(self, comm_id: str) -> None:
+        if comm_id in self._widgets:
+            with Passing(self):
+                self._tell_widget(*self._widgets.pop(comm_id))
 
     def _is_ours(self, parent: Mapping[str, Any]) -> bool:
         """Whether this is the running request's header; beyond the limit others' are dropped."""
@@ -270,9 +315,11 @@ class OutputLimit:
         """Say, once for each, that a stream or the displays end here for now."""
         if what not in self._marked:
             self._marked.add(what)
-            subject = "displays end" if what == "display" else f"{what} ends"
+            subject = {"display": "displays end", "widgets": "widgets end"}.get(
+                what, f"{what} ends"
+            )
             self._note(
-                "stderr" if what == "display" else what,
+                what if what in self._texts else "stderr",
                 f"[… {subject} here for now: {self._why()} is reached; the end will follow …]\n",
             )
 
@@ -293,6 +340,8 @@ class OutputLimit:
             self._left_out += sum(text.dropped(self._tail_size) for text in self._texts.values())
             self._send_end()
             self._forget_end()
+        for comm_id in list(self._widgets):
+            self._send_widget(comm_id)
         return self._left_out
 
     def _send_end(self) -> None:

@@ -55,6 +55,8 @@ class PoolRequest:
     output_limit: int | None = None
     #: What this leaves every later request finds: no reset afterwards, and a new baseline.
     setup: bool = False
+    #: Somebody sees the widgets that it makes.
+    comms: bool = False
     #: Run nothing, only reset.
     reset: bool = False
     #: How to take part in the owner's shared memory, from now on (see `shared`).
@@ -102,6 +104,7 @@ class PoolRequest:
                 baseline=bool(get("baseline")),
                 output_limit=None if limit is None else int(limit),
                 setup=bool(get("setup")),
+                comms=bool(get("comms")),
                 reset=bool(get("reset")),
                 shared=get("shared"),
                 puts=tuple((str(key), int(count)) for key, count in get("puts") or ()),

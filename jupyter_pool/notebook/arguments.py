@@ -12,6 +12,7 @@ import argparse
 import difflib
 import io
 import keyword
+import math
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -269,6 +270,12 @@ def time_limit(text: str) -> float | None:
     return seconds
 
 
+def hold_time(text: str) -> float:
+    """Parse a time of more than zero, or ``none``: infinity."""
+    seconds = time_limit(text)
+    return math.inf if seconds is None else seconds
+
+
 def output_limit(text: str) -> str:
     """Check a size that can be an `output_limit`, or ``none``; it stays a text."""
     try:
@@ -345,6 +352,7 @@ class ExecOptions:
     output_limit: str | None = None
     retries: int = 0
     seed: int | None = None
+    hold: float | None = None
     quiet: bool = False
     raise_error: bool = True
     code: str = ""
@@ -425,6 +433,8 @@ def _exec_parser(magic: str) -> OptionParser:
          help="run again up to N times if the worker dies (not if the code raises)")  # fmt: skip
     once(parser, "--seed", metavar="N", type=count(below=_MAX_SEED),
          help="seed the random generators, with --each every item's own way; default: fresh entropy")  # fmt: skip
+    once(parser, "--hold", metavar="TIME", type=hold_time,
+         help="keep the worker for the cell's widgets when the code has ended, for 90, 10m, 2h; none: no limit")  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="show nothing of the output")
     parser.add_argument("--no-raise-error", action="store_true", dest="no_raise_error",
                         help="show an error as text and go on")  # fmt: skip
@@ -474,6 +484,10 @@ def parse_exec(line: str, *, is_cell: bool, expand: Callable[[str], str]) -> Exe
     inputs = _unique(values.inputs or ["auto"])
     if "none" in inputs and len(inputs) > 1:
         parser.error("--in none sends nothing and goes with no other --in")
+    if values.hold is not None and values.quiet:
+        parser.error("--hold keeps widgets alive, and --quiet shows none")
+    if values.hold is not None and values.retries:
+        parser.error("--hold keeps one worker, and --retries takes another: one of them only")
     return ExecOptions(
         pool=values.pool,
         session=values.session,
@@ -489,6 +503,7 @@ def parse_exec(line: str, *, is_cell: bool, expand: Callable[[str], str]) -> Exe
         output_limit=values.output_limit,
         retries=values.retries,
         seed=values.seed,
+        hold=values.hold,
         quiet=values.quiet,
         raise_error=not values.no_raise_error,
         code=code,

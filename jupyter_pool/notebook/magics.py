@@ -27,11 +27,13 @@ from .arguments import ExecOptions, parse_exec
 from .asking import input_of
 from .commands import PARSERS
 from .completion import PoolMatcher
+from .holding import Holds
 from .jobs import Jobs
 from .lines import as_numbered_here
 from .parallel import Parallel
 from .pools import Pools
 from .programs import PoolProgramMagics
+from .registry import close_registry
 from .relay import Relay
 from .render import traceback_text
 from .sending import Inputs, explain_missing, explain_unsendable, inputs_for, say_size
@@ -64,6 +66,8 @@ class PoolMagics(Magics):
         super().__init__(shell)
         self._shell = shell  # `shell` may be None, says its type
         self.pools = Pools(lambda: self.pool)
+        #: The workers that cells hold.
+        self.holds = Holds()
         #: The result of the latest run, also of one that failed.
         self.last: ExecutionResult | Sweep | None = None
         #: The background cells.
@@ -187,27 +191,63 @@ class PoolMagics(Magics):
         notice: WaitNotice,
     ) -> ExecutionResult:
         # Not given is the pool's, and None would be no limit.
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {"on_wait": notice, "on_input": input_of(self._shell)}
         if options.output_limit is not None:
             given["output_limit"] = options.output_limit
+        where: dict[str, Any] = {
+            "session_id": options.session,
+            "isolation": options.isolation,
+            "checkout_timeout": None,
+        }
+        execute: Callable[..., ExecutionResult] = pool.execute
+        hold = None
+        cell = self._cell_id()
+        self.holds.end(cell)
+        if options.hold is not None and relay.comms is not None:
+            from .hold import Hold  # with the engine, which loading does without
+
+            hold = Hold(pool, where, relay)
+            execute = hold.execute
+        else:
+            given.update(where, retries=options.retries)
+        held = False
+        try:
+            if hold is not None:
+                hold.begin(notice)
+            result = self._try(execute, code, options, outputs, inputs, relay, given)
+            if hold is not None and options.hold is not None and result.error is None:
+                self.holds.add(cell, hold)
+                hold.keep(options.hold)
+                held = True
+        finally:
+            if hold is not None and not held:
+                hold.end()
+            elif relay.comms is not None and not held:
+                relay.comms.end()
+        return result
+
+    def _try(
+        self,
+        execute: Callable[..., ExecutionResult],
+        code: str,
+        options: ExecOptions,
+        outputs: tuple[str, ...],
+        inputs: Inputs,
+        relay: Relay,
+        given: dict[str, Any],
+    ) -> ExecutionResult:
         while True:
             try:
-                return pool.execute(
+                return execute(
                     code,
                     inputs=inputs.values or None,
                     outputs=outputs,
-                    session_id=options.session,
                     timeout=options.timeout,
-                    checkout_timeout=None,
                     on_output=relay,
                     check=False,
-                    retries=options.retries,
-                    isolation=options.isolation,
                     seed=options.seed,
                     # Newer IPythons count on before a cell runs; the display hook knows.
                     execution_count=self._shell.displayhook.prompt_count,
-                    on_wait=notice,
-                    on_input=input_of(self._shell),
                     **given,
                 )
             except KeyboardInterrupt as struck:
@@ -221,6 +261,11 @@ class PoolMagics(Magics):
                 # Raised before anything is queued, so trying again repeats nothing.
                 if not inputs.leave_out(error):
                     raise
+
+    def _cell_id(self) -> object:
+        """Which cell runs, if the front end says so."""
+        kernel = getattr(self._shell, "kernel", None)
+        return kernel and (kernel.get_parent().get("metadata") or {}).get("cellId")
 
     def _fail(
         self,
@@ -315,4 +360,6 @@ def unload(shell: InteractiveShell) -> None:
     matchers[:] = [matcher for matcher in matchers if not isinstance(matcher, PoolMatcher)]
     if magics is not None:
         magics.jobs.unload()
+        magics.holds.end_all()
         magics.pools.unload()
+    close_registry()

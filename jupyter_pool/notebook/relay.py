@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from IPython.core.displaypub import CapturingDisplayPublisher
+from .comms import CellComms
+from .outlets import CellOutlet, Outlet, ShellOutlet
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from jupyter_pool.engine.comms import CommRoute
     from jupyter_pool.results import ExecutionResult
 
 __all__ = ["Relay", "WorkerValue"]
@@ -41,8 +44,8 @@ _LAST_TEXT = 64_000
 #: What a message takes beside its content, in bytes.
 _OVERHEAD = 1000
 
-# Its model lives in the worker and is not relayed: without it a front end shows
-# an error in place of the text or HTML that comes along.
+# Where its model is not known to the front ends they would show an error in place of the
+# text or HTML that comes along.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -99,12 +102,42 @@ class Relay:
         self._pace = Pace() if hasattr(shell, "kernel") else None
         #: The traceback that the worker has shown last, in lines.
         self.traceback: list[str] = []
+        self._outlet: Outlet = ShellOutlet(shell)
+        #: Where what comes later is shown; None: there is no front end, or nothing is shown.
+        self._cell: CellOutlet | None = None
+        #: The widgets of the request; None likewise.
+        self.comms: CellComms | None = None
+        kernel = getattr(shell, "kernel", None)
+        if kernel is not None and not quiet:
+            self._cell = CellOutlet(kernel)
+            self.comms = CellComms(kernel, self._cell, self._await_turn)
+
+    def connect(self, route: CommRoute) -> bool:
+        """Take the comm messages of a request too, if there is a front end for them."""
+        if self.comms is None:
+            return False
+        self.comms.connect(route)
+        return True
+
+    def show_later(self, event: Event) -> None:
+        """Show, from another thread, what comes when the cell's code has ended or awaits."""
+        assert self._cell is not None
+        assert self.comms is not None
+        if self.comms.take(event):
+            return
+        if event["output_type"] == "error":  # a callback has failed: nobody can raise it
+            names = ("ename", "evalue", "traceback")
+            self._cell.send("error", {name: event[name] for name in names})
+        else:
+            self._show(event, self._cell)
 
     def __call__(self, event: Event) -> None:
-        """Show one event of `OutputCollector.add`."""
+        """Show one event of `OutputCollector.add`, or take in a comm message."""
         kind = event["output_type"]
         if kind == "error":
             self.traceback = list(event["traceback"])
+        if self.comms is not None and self.comms.take(event):
+            return
         if self._quiet or kind == "error":
             return  # an error is raised, when all else has been shown
         if self._must_skip(event):
@@ -173,7 +206,7 @@ class Relay:
         if result.session_id is not None:
             about["session"] = result.session_id
         return WorkerValue(
-            _shown(value["data"]), {**value["metadata"], "jupyter_pool": about}, result
+            self._shown(value["data"]), {**value["metadata"], "jupyter_pool": about}, result
         )
 
     def _after_value(self) -> None:
@@ -190,32 +223,33 @@ class Relay:
 
         events.register("post_execute", show_held)
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: Event, outlet: Outlet | None = None) -> None:
+        outlet = outlet or self._outlet
         match event["output_type"]:
             case "stream":
-                for text in self._at_a_pace(event["text"]):
-                    stream = sys.stderr if event["name"] == "stderr" else sys.stdout
-                    stream.write(text)
-                    stream.flush()
+                for text in self._at_a_pace(event["text"], outlet):
+                    outlet.write(event["name"], text)
             case "display_data":
                 transient = dict(event.get("transient") or {})
                 if "display_id" in transient:
                     transient["display_id"] = self._display_ids.setdefault(
                         transient["display_id"], uuid4().hex
                     )
-                self._publish(event["data"], event["metadata"], transient)
+                self._publish(event["data"], event["metadata"], transient, outlet=outlet)
             case "update_display_data":
                 transient = dict(event.get("transient") or {})
                 display_id = self._display_ids.get(transient.get("display_id", ""))
                 if display_id is not None:  # else it was displayed by no one here
                     transient["display_id"] = display_id
-                    self._publish(event["data"], event["metadata"], transient, update=True)
+                    self._publish(
+                        event["data"], event["metadata"], transient, update=True, outlet=outlet
+                    )
             case "clear_output":
-                self._shell.display_pub.clear_output(event["wait"])
+                outlet.clear(wait=event["wait"])
 
-    def _at_a_pace(self, text: str) -> Iterator[str]:
+    def _at_a_pace(self, text: str, outlet: Outlet) -> Iterator[str]:
         """Yield the text in parts, each when it may be shown."""
-        if self._pace is None or self._is_captured():
+        if self._pace is None or outlet.is_captured():
             yield text
             return
         for start in range(0, len(text), _PART):
@@ -223,8 +257,10 @@ class Relay:
             self._pace.wait(len(json.dumps(part, ensure_ascii=False).encode("utf-8", "replace")))
             yield part
 
-    def _is_captured(self) -> bool:
-        return isinstance(self._shell.display_pub, CapturingDisplayPublisher)
+    def _await_turn(self) -> None:
+        """Return when a message that is no text may be sent to the front ends."""
+        assert self._pace is not None
+        self._pace.wait(0)
 
     def _publish(
         self,
@@ -233,13 +269,24 @@ class Relay:
         transient: Mapping[str, Any] | None = None,
         *,
         update: bool = False,
+        outlet: Outlet | None = None,
     ) -> None:
-        if self._pace is not None and not self._is_captured():
+        outlet = outlet or self._outlet
+        if self._pace is not None and not outlet.is_captured():
             self._pace.wait(0)
-        # Looked up each time: %%capture puts a publisher of its own there.
-        self._shell.display_pub.publish(
-            _shown(data), dict(metadata), transient=dict(transient or {}), update=update
+        outlet.publish(self._shown(data), metadata, transient or {}, update=update)
+
+    def _shown(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """A display's data without the view of a widget that front ends do not know."""
+        view = data.get(_WIDGET)
+        known = (
+            self.comms is not None
+            and isinstance(view, Mapping)
+            and self.comms.knows(view.get("model_id"))
         )
+        if len(data) > 1 and not known:
+            return {mime: content for mime, content in data.items() if mime != _WIDGET}
+        return dict(data)
 
 
 class Pace:
@@ -260,21 +307,28 @@ class Pace:
         self._sleep = sleep
         self._shown: deque[tuple[float, int]] = deque()
         self._text = 0
+        # Several threads may show what belongs to one cell.
+        self._lock = threading.RLock()
 
     def is_free(self, text: int) -> bool:
         """Whether a message with so many bytes of text need not wait; none for a display."""
         before = self._clock() - _WINDOW
-        while self._shown and self._shown[0][0] <= before:
-            self._text -= self._shown.popleft()[1]
-        fits = len(self._shown) < _MESSAGES and self._text + _size(text) <= _TEXT
-        return fits or not self._shown
+        with self._lock:
+            while self._shown and self._shown[0][0] <= before:
+                self._text -= self._shown.popleft()[1]
+            fits = len(self._shown) < _MESSAGES and self._text + _size(text) <= _TEXT
+            return fits or not self._shown
 
     def wait(self, text: int) -> None:
         """Wait for the turn of a message, and count it as shown. After an interrupt only count."""
-        while not (self.is_free(text) or _is_interrupted()):
-            self._sleep(max(0.001, self._shown[0][0] + _WINDOW - self._clock()))
-        self._shown.append((self._clock(), _size(text)))
-        self._text += _size(text)
+        while True:
+            with self._lock:
+                if self.is_free(text) or _is_interrupted():
+                    self._shown.append((self._clock(), _size(text)))
+                    self._text += _size(text)
+                    return
+                pause = self._shown[0][0] + _WINDOW - self._clock()
+            self._sleep(max(0.001, pause))
 
 
 def _size(text: int) -> int:
@@ -295,9 +349,3 @@ def _shortened(event: Event) -> Event:
 def _is_interrupted() -> bool:
     """Whether a KeyboardInterrupt is being handled: the pool shows what is queued meanwhile."""
     return isinstance(sys.exc_info()[1], KeyboardInterrupt)
-
-
-def _shown(data: Mapping[str, Any]) -> dict[str, Any]:
-    if len(data) > 1 and _WIDGET in data:
-        return {mime: content for mime, content in data.items() if mime != _WIDGET}
-    return dict(data)

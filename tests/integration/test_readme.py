@@ -44,9 +44,17 @@ async def test_the_notebook_code_runs(tmp_path: Path) -> None:
         resources={"metadata": {"path": os.fspath(tmp_path)}},
     )
     await client.async_execute()  # its synchronous one leaves an event loop open
-    load, run, line, _, _, _, values = notebook.cells
+    load, run, line, _, _, _, widgets, values = notebook.cells
     assert load.outputs == line.outputs == []
     kinds = [output.output_type for output in run.outputs]
     assert "stream" in kinds
     assert any("image/png" in output.get("data", {}) for output in run.outputs)
+    (shown,) = widgets.outputs
+    assert "application/vnd.jupyter.widget-view+json" in shown.data
+    (captured,) = (
+        model["outputs"]
+        for model in client.widget_state.values()
+        if model["_model_name"] == "OutputModel"
+    )
+    assert captured[0]["text"] == "12 squared is 144\n"
     assert values.outputs[0].text == "499.5 332833500 12 12 of 12 done 0.97\n"

@@ -1,0 +1,134 @@
+"""Comm messages: to a worker that somebody has, and what it publishes for them.
+
+    front end ──▶ CommRoute.send ──▶ Driver.send_comm ──▶ CommTraffic.send ──▶ shell
+    sink.output ◀───────────────────────────────── CommTraffic.heard ◀── iopub
+
+A comm message is a request of its own on the shell channel, with its own id, so what a callback
+publishes does not carry the id of the cell that made its widget. Whoever has the worker (a request that
+runs, or a lease) gets it all the same, as events that say which message they belong to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jupyter_pool.errors import PoolNotAvailable
+from jupyter_pool.outputs import OutputCollector
+
+if TYPE_CHECKING:
+    from .face import PoolFace
+    from .link import Link
+    from .request import Event, Request
+    from .wire import Buffer, Message
+
+__all__ = ["COMM_TYPES", "CommMessage", "CommRoute", "CommTraffic", "Connect", "comm_event"]
+
+COMM_TYPES = frozenset({"comm_open", "comm_msg", "comm_close"})
+
+#: For how many comm messages what is still published is waited for, after their callbacks have
+#: returned: they may have left tasks and threads behind.
+_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CommMessage:
+    """A comm message for a worker: ``comm_msg`` or ``comm_close``."""
+
+    msg_type: str
+    content: dict[str, Any]
+    metadata: dict[str, Any]
+    buffers: Sequence[Buffer] = ()
+
+
+class CommRoute:
+    """The way to the worker that a request has, from any thread."""
+
+    __slots__ = ("_pool", "_request_id")
+
+    def __init__(self, pool: PoolFace, request_id: str) -> None:
+        self._pool = pool
+        self._request_id = request_id
+
+    def send(self, message: CommMessage) -> str | None:
+        """Send a message; its id, or None if the request has no worker (any more).
+
+        Waits for the I/O thread, and never for the worker.
+        """
+        try:
+            sent: str | None = self._pool.ask(
+                lambda driver: driver.send_comm(self._request_id, message)
+            )
+        except PoolNotAvailable:
+            return None
+        return sent
+
+
+#: Told the route of the request whose outputs it shows; whether it takes comm messages.
+Connect = Callable[[CommRoute], bool]
+
+
+def comm_event(message: Message) -> Event:
+    """A comm message of a worker, as an event."""
+    return {
+        "output_type": message.msg_type,
+        "content": message.content,
+        "metadata": message.metadata,
+        "buffers": message.buffers,
+        "parent": message.parent_id,
+    }
+
+
+class CommTraffic:
+    """What one worker publishes beside its requests. Lives on the I/O thread."""
+
+    def __init__(self, link: Link, output_types: frozenset[str]) -> None:
+        self._link = link
+        self._output_types = output_types
+        self._owners: dict[str, Request] = {}
+        self._sent: deque[str] = deque()
+
+    def send(self, request: Request, message: CommMessage) -> str:
+        """Send a message for a request that has this worker; its id."""
+        message_id = self._link.engine.new_id()
+        self._sent.append(message_id)
+        self._expect(message_id, request)
+        if len(self._sent) > _REMEMBERED:
+            self._forget(self._sent.popleft())
+        self._link.send_comm(message_id, message)
+        return message_id
+
+    def keep(self, message_id: str, lease: Request) -> None:
+        """What a lease ran has ended; what it left behind may still publish for its cell."""
+        self._expect(message_id, lease)
+
+    def _expect(self, message_id: str, request: Request) -> None:
+        self._owners[message_id] = request
+        self._link.engine.expect(message_id, self._link)
+
+    def _forget(self, message_id: str) -> None:
+        if self._owners.pop(message_id, None) is not None:
+            self._link.engine.forget(message_id)
+
+    def heard(self, message: Message) -> bool:
+        """Hand on what was published; False if it belongs to no message of ours."""
+        request = self._owners.get(message.parent_id)
+        if request is None:
+            return False
+        kind = message.msg_type
+        if kind in COMM_TYPES:
+            request.sink.output(comm_event(message))
+        elif kind in self._output_types:
+            event = OutputCollector().add(kind, message.content)
+            if event is not None:
+                request.sink.output({**event, "parent": message.parent_id})
+        elif kind == "status" and message.content.get("execution_state") == "idle":
+            request.sink.output({"output_type": "idle", "parent": message.parent_id})
+        return True
+
+    def end(self, request: Request) -> None:
+        """The request has this worker no more."""
+        for message_id in [key for key, owner in self._owners.items() if owner is request]:
+            self._forget(message_id)

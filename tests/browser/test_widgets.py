@@ -1,0 +1,211 @@
+"""Widgets of workers in a real JupyterLab: moved by keyboard, answered by the worker, loaded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from browser.conftest import ARTIFACTS
+from browser.test_quickstart import await_idle, run_all, save
+
+from support.lab import QuickstartServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+SLIDER = """\
+%%pool_exec --hold 1h
+import ipywidgets as widgets
+
+slider = widgets.IntSlider(description="n")
+label = widgets.Label("not moved yet")
+out = widgets.Output()
+
+def moved(change):
+    label.value = f"{change['new']} squared is {change['new'] ** 2}"
+    with out:
+        print("captured", change["new"])
+    print("printed", change["new"])
+
+slider.observe(moved, "value")
+display(slider, label, out)
+"""
+BAR = """\
+%%pool_exec
+from tqdm.notebook import tqdm
+
+for _ in tqdm(range(50), desc="steps"):
+    pass
+"""
+LEFT = """\
+%%pool_exec
+import ipywidgets as widgets
+
+widgets.IntSlider(7, description="left")
+"""
+INTERACT = """\
+%%pool_exec --hold none
+import ipywidgets as widgets
+
+@widgets.interact(x=(0, 10))
+def f(x=5):
+    print("x is", x)
+    return x + 100
+"""
+FIGURES = """\
+%%pool_exec --hold 1h
+import anywidget, traitlets
+import ipywidgets as widgets
+import plotly.graph_objects as go
+%matplotlib ipympl
+import matplotlib.pyplot as plt
+
+class Counter(anywidget.AnyWidget):
+    _esm = '''
+    function render({ model, el }) {
+      const button = document.createElement("button");
+      button.className = "counter";
+      const show = () => { button.textContent = `counted ${model.get("n")}`; };
+      button.onclick = () => model.send("count");
+      model.on("change:n", show);
+      show();
+      el.appendChild(button);
+    }
+    export default { render };
+    '''
+    n = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self):
+        super().__init__()
+        self.on_msg(self.count)
+
+    def count(self, widget, content, buffers):
+        self.n += 1
+
+plotted = go.FigureWidget(data=[go.Bar(y=[2, 1, 3])])
+more = widgets.Button(description="more")
+more.on_click(lambda _: plotted.add_bar(y=[3, 2, 1]))
+display(Counter(), plotted, more)
+fig, ax = plt.subplots(figsize=(3, 2))
+ax.plot([1, 3, 2])
+plt.show()
+"""
+
+
+def write(folder: Path, *cells: str) -> None:
+    sources = ["%load_ext jupyter_pool\n%pool_start --size 3", *cells]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in sources])
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+    }
+    nbformat.write(notebook, folder / "widgets.ipynb")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[QuickstartServer]:
+    with QuickstartServer(tmp_path) as server:
+        yield server
+
+
+def open_notebook(page: Page, server: QuickstartServer) -> None:
+    page.goto(server.url.replace("quickstart.ipynb", "widgets.ipynb"))
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
+    await_idle(page)
+
+
+def shown(page: Page, number: int) -> Locator:
+    """What is below a cell."""
+    return page.locator(".jp-CodeCell").nth(number).locator(".jp-Cell-outputArea").first
+
+
+def press(where: Locator, key: str, times: int = 1) -> None:
+    handle = where.locator(".noUi-handle").first
+    handle.focus()
+    for _ in range(times):
+        handle.press(key)
+
+
+@pytest.mark.requires("chromium")
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_slider_is_answered_by_its_worker_also_when_the_page_is_loaded_anew(
+    server: QuickstartServer, page: Page
+) -> None:
+    write(server.folder, SLIDER, BAR, LEFT)
+    open_notebook(page, server)
+    run_all(page)
+    held = shown(page, 1)
+    held.get_by_text("not moved yet").wait_for()
+    press(held, "ArrowRight", 3)
+    held.get_by_text("3 squared is 9").wait_for()
+    held.get_by_text("captured 3").wait_for()  # in the Output widget
+    held.get_by_text("printed 3").wait_for()  # in the cell
+    bar = shown(page, 2)
+    bar.get_by_text("50/50").wait_for()
+    assert bar.locator(".progress-bar-success").evaluate(
+        "bar => bar.clientWidth >= bar.parentElement.clientWidth - 2"
+    )
+    left = shown(page, 3)
+    press(left, "ArrowRight")
+    left.get_by_text("worker has moved on").wait_for()
+    left.get_by_text("--hold 10m").wait_for()
+    page.screenshot(path=ARTIFACTS / "widgets-before-reload.png")
+    save(page)
+    page.reload()
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
+    await_idle(page)
+    held = shown(page, 1)
+    held.get_by_text("3 squared is 9").wait_for()
+    held.get_by_text("captured 3").wait_for()
+    shown(page, 2).get_by_text("50/50").wait_for()
+    shown(page, 3).locator(".widget-readout").get_by_text("8").wait_for()
+    press(held, "ArrowRight")
+    held.get_by_text("4 squared is 16").wait_for()
+    held.get_by_text("captured 4").wait_for()
+
+
+@pytest.mark.requires("chromium")
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_interact_shows_each_value_in_its_own_place(server: QuickstartServer, page: Page) -> None:
+    write(server.folder, INTERACT)
+    open_notebook(page, server)
+    run_all(page)
+    held = shown(page, 1)
+    held.get_by_text("x is 5").wait_for()
+    press(held, "ArrowRight", 2)
+    held.get_by_text("x is 7").wait_for()
+    held.get_by_text("107").wait_for()
+    assert held.get_by_text("x is 5").count() == 0
+
+
+@pytest.mark.requires("chromium", "module:anywidget", "module:plotly", "module:ipympl")
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_anywidget_plotly_and_ipympl_talk_to_the_worker(
+    server: QuickstartServer, page: Page
+) -> None:
+    write(server.folder, FIGURES)
+    open_notebook(page, server)
+    run_all(page)
+    held = shown(page, 1)
+    button = held.locator("button.counter")
+    button.click()
+    held.get_by_text("counted 1").wait_for()
+    bars = held.locator(".barlayer .trace")
+    bars.first.wait_for()
+    held.get_by_role("button", name="more").click()
+    bars.nth(1).wait_for()
+    canvas = held.locator("canvas").first
+    canvas.wait_for()
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('.jupyter-matplotlib canvas')].some(canvas => {
+            const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+            return data.some(value => value !== 0 && value !== 255);
+        })"""
+    )
