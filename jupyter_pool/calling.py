@@ -78,16 +78,23 @@ class PackedCall:
     ----------
     puts
         What `pool.put` stored that they refer to.
+    title
+        What people call it.
     """
 
-    __slots__ = ("arguments", "function", "puts")
+    __slots__ = ("arguments", "function", "puts", "title")
 
     def __init__(
-        self, function: Sequence[Any], arguments: Sequence[Any], puts: Sequence[Stored] = ()
+        self,
+        function: Sequence[Any],
+        arguments: Sequence[Any],
+        puts: Sequence[Stored] = (),
+        title: str = "",
     ) -> None:
         self.function = function
         self.arguments = arguments
         self.puts = puts
+        self.title = title
 
 
 class Outcome:
@@ -238,8 +245,12 @@ def pack_call(
     values = {"args": tuple(args), "kwargs": dict(kwargs)}
     if not kwargs and _PLAIN.issuperset(map(type, args)) and _are_short(args):
         # What pickle does alike for everybody; making a pickler of ours takes longer than this.
-        return PackedCall(packed.frames, [pickle.dumps(values, protocol=5)])
-    return PackedCall(packed.frames, pack(values, snapshot=snapshot, share=share))
+        return PackedCall(
+            packed.frames, [pickle.dumps(values, protocol=5)], title=f"{packed.name}()"
+        )
+    return PackedCall(
+        packed.frames, pack(values, snapshot=snapshot, share=share), title=f"{packed.name}()"
+    )
 
 
 def pack_plain_call(
@@ -278,7 +289,8 @@ def pack_chunk(
     The worker begins no other item when `budget` seconds have passed; None: it does them all.
     """
     values = {"items": list(items), "budget": budget, "star": star}
-    return PackedCall(function.frames, pack(values, share=share))
+    title = f"{function.name}() × {len(items)}"
+    return PackedCall(function.frames, pack(values, share=share), title=title)
 
 
 def _rebuild(

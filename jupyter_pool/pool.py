@@ -465,7 +465,7 @@ class KernelPool(PoolFace, _Requests):
 
     def drain(self) -> None:
         """Replace every worker by a fresh one: idle ones now, busy ones after their request."""
-        self.tell(Driver.drain)
+        self.order_drain()
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request: queued it never runs, running it is interrupted.

@@ -285,6 +285,7 @@ def make_call(
     request.function = _name_large(call.function)
     if not isinstance(fn, PackedCall):
         request.pace = _pace(driver, request)
+    request.title = call.title
     return request
 
 

@@ -76,6 +76,7 @@ from jupyter_pool.reports import HealthReport
 from jupyter_pool.serialize import pack_alone
 
 from .accounting import Accounting
+from .activity import Activity
 from .answers import breaker, busy_workers, degraded_reason
 from .comms import CommMessage
 from .events import Hub
@@ -152,6 +153,7 @@ class Driver:
         self._cpus = usable_cpus()
         self.core = PoolCore(_core_config(config, foreign=self.foreign))
         self.accounting = Accounting(config.session_ttl, config.max_sessions, self.teller.session)
+        self.activity = Activity()
         self.closed = threading.Event()
         self.links: dict[int, Link] = {}
         self.requests: dict[str, Request] = {}
@@ -182,6 +184,7 @@ class Driver:
                 self._answer_ready(event.reason if isinstance(event, WorkerStartFailed) else None)
         finally:
             self._feeding = False
+            self.activity.note()
 
     def watch_health(self) -> None:
         """Check the idle workers now and then, and replace those that do not answer."""
@@ -482,6 +485,7 @@ class Driver:
         self._log_end(completion)
         self.engine.janitor.clear(request)
         request.sink.finish(completion)
+        self.activity.ended(completion)
 
     def _log_end(self, completion: Completion) -> None:
         request, outcome = completion.request, completion.outcome

@@ -100,6 +100,11 @@ class PoolFace(Listening):
             state = repr(self._driver.core)
         return f"<{type(self).__name__} {self.name!r}: {state}>"
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from jupyter_pool.notebook.monitor import mimebundle  # needs IPython, as whoever asks has
+
+        return mimebundle(self)
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         # In a worker, calls of a call would wait for the workers that wait for them.
         raise TypeError(
@@ -155,6 +160,7 @@ class PoolFace(Listening):
                 self._driver = driver
                 self.hub.driven = True
                 driver.engine.post(driver.watch_health)
+                driver.engine.post(driver.activity.note)
                 exits.remember(self)
                 # A pool that nobody holds any more must not keep its workers.
                 threads = (self.shower, self.callbacks)
@@ -340,6 +346,17 @@ class PoolFace(Listening):
 
     def order_cancel(self, request_id: str) -> None:
         self.tell(lambda driver: driver.cancel(request_id))
+
+    def order_drain(self) -> None:
+        self.tell(Driver.drain)
+
+    def order_close(self) -> None:
+        """Cancel everything and close; nobody waits for that."""
+        driver = self.begin_close(now=True)
+        if driver is not None:
+            threading.Thread(
+                target=self.see_closed, args=(driver, 0), name="jupyter_pool close"
+            ).start()
 
 
 def initializer_from(initializer: Any, initargs: Any) -> Callable[[], object] | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jupyter_pool.errors import InvalidRequest, PoolNotAvailable
 
+from .activity import stir
+
 if TYPE_CHECKING:
     from jupyter_pool.async_pool import AsyncKernelPool
     from jupyter_pool.pool import KernelPool
@@ -42,7 +44,8 @@ def register(pool: PoolFace, name: str | None) -> str:
                 context={"pool": name},
             )
         _pools[name] = pool
-        return name
+    stir()
+    return name
 
 
 def unregister(pool: PoolFace) -> None:
@@ -50,6 +53,7 @@ def unregister(pool: PoolFace) -> None:
     with _lock:
         if _pools.get(pool.name) is pool:
             del _pools[pool.name]
+    stir()
 
 
 def all_pools() -> list[PoolFace]:

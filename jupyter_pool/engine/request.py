@@ -103,6 +103,8 @@ class Request:
     program: Program | None = None
     #: Of a small call: what stands for all those that take about as long (see `core.riding`).
     pace: Hashable = None
+    #: What people call it, if not by its code.
+    title: str = ""
 
     def blank(self) -> None:
         """Given up when it already has a worker: that gets something to do that does nothing."""

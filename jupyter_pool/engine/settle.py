@@ -124,6 +124,15 @@ def call_failed(completion: Completion) -> bool:
         return True
 
 
+def error_text(completion: Completion) -> str:
+    """What went wrong, in words; unpickles nothing of users'."""
+    reply = completion.reply
+    done = completion.outcome is Outcome.DONE
+    if done and reply is not None and reply.content.get("status") == "error":
+        return f"{reply.content.get('ename', '')}: {reply.content.get('evalue', '')}".rstrip(": ")
+    return str(_explain(completion) or "")
+
+
 def call_outcome(completion: Completion) -> CallOutcome:
     """What the worker tells of a call.
 

@@ -53,6 +53,7 @@ class PoolAdminMagics(Magics):
 
     def __init__(self, shell: InteractiveShell, magics: PoolMagics) -> None:
         super().__init__(shell)
+        self._shell = shell  # `shell` may be None, says its type
         self._magics = magics
         self._pools = magics.pools
 
@@ -120,6 +121,20 @@ class PoolAdminMagics(Magics):
     @_command
     def pool_drain(self, line: str) -> None:
         self._pools.find(self._parse("pool_drain", line).pool).drain()
+
+    @_command
+    def pool_monitor(self, line: str) -> Any:
+        from .feed import meant
+        from .monitor import show
+
+        given = self._parse("pool_monitor", line)
+        name = given.pool
+        return show(
+            self._shell,
+            lambda: name or meant(self._pools.default),
+            lambda: self._pools.for_running(name),
+            html=given.html,
+        )
 
     @_command
     def pool_jobs(self, line: str) -> JobsTable:

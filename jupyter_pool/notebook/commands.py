@@ -326,6 +326,29 @@ Examples:
     return parser
 
 
+def _monitor() -> OptionParser:
+    parser = _parser(
+        "%pool_monitor",
+        """\
+Show a pool live: what each worker runs, what waits, what went wrong.
+
+  %pool_monitor [--pool NAME] [--html]
+
+It goes on while cells run. Without a pool it waits for one. A pool that
+a cell ends with shows itself in the same way. In a terminal it is a table of the moment.
+
+Examples:
+
+  %pool_monitor
+  %pool_monitor --pool big
+  %pool_monitor --html
+""",
+    )
+    parser.add_argument("--html", action="store_true",
+                        help="plain HTML, once a second, where no widget can load")  # fmt: skip
+    return parser
+
+
 def _plain(magic: str, what: str, *examples: str) -> OptionParser:
     shown = "\n".join(f"  {example}" for example in (f"%{magic}", *examples))
     return _parser(f"%{magic}", f"{what}\n\n  %{magic} [--pool NAME]\n\nExamples:\n\n{shown}\n")
@@ -371,6 +394,7 @@ Examples:
     ),
     "pool_wait": _wait(),
     "pool_cancel": _cancel(),
+    "pool_monitor": _monitor(),
     "pool_last": _parser(
         "%pool_last",
         """\

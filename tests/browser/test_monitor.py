@@ -1,0 +1,296 @@
+"""The monitor in a real JupyterLab, looked at as its users see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+from browser.conftest import ARTIFACTS
+from browser.test_quickstart import await_idle, choose
+
+from support.lab import QuickstartServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = [
+    pytest.mark.requires("chromium"),
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+]
+
+START = """\
+%load_ext jupyter_pool
+import pathlib, time
+from jupyter_pool import get_pool
+%pool_start --size {size} --interrupt-grace 1
+pool = get_pool();"""
+
+SHOW = "%pool_monitor"
+
+#: Work of the kind that people do, and what goes wrong in it.
+WORK = """\
+def fit(depth, rate):
+    import time
+    time.sleep(depth * rate)
+    return 1 / (depth - 7)
+
+def submit(depth, rate, **options):
+    return pool.submit_code(f"score = fit(depth={depth}, rate={rate})", inputs={"fit": fit},
+                            session_id="sweep", **options)
+
+sweep = [submit(depth, rate) for depth in (2, 5, 3) for rate in (0.3, 0.9, 0.5, 0.7)]
+[future.result() for future in sweep];"""
+
+BUSY = "slow = [submit(600, 1) for _ in range(3)]"
+
+SATURATED = """\
+for future in slow:
+    pool.cancel(future.request_id)
+[future.exception() for future in slow]
+sweep = [submit(depth, rate) for depth, rate in ((4, 1.2), (6, 0.4), (3, 1.1), (5, 0.9), (2, 1.9))]
+sweep += [submit(7, 0.5), submit(600, 0.1, timeout=3), submit(4, 0.7), submit(3, 1.7),
+          pool.submit_code("import os, time; time.sleep(1); os.abort()"), submit(5, 1.1)]
+sweep += [submit(depth, rate) for depth in (3, 6, 4, 5, 2) for rate in (0.8, 1.3, 0.6, 1.5, 0.9)]
+sweep += [submit(600, rate) for rate in range(1, 15)]"""
+
+
+@pytest.fixture
+def cells(request: pytest.FixtureRequest) -> list[str]:
+    found: list[str] = request.param
+    return found
+
+
+@pytest.fixture
+def server(tmp_path: Path, cells: list[str]) -> Iterator[QuickstartServer]:
+    """JupyterLab, and a notebook with these cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+    }
+    nbformat.write(notebook, tmp_path / "monitor.ipynb")
+    with QuickstartServer(tmp_path) as server:
+        yield server
+
+
+def with_cells(*cells: str) -> Any:
+    return pytest.mark.parametrize("cells", [list(cells)], indirect=True, ids=["notebook"])
+
+
+def open_notebook(page: Page, server: QuickstartServer) -> None:
+    page.goto(server.url.replace("quickstart.ipynb", "monitor.ipynb"))
+    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
+    await_idle(page)
+
+
+def run_cell(page: Page, number: int, *, wait: bool = True) -> None:
+    """Run one cell, which stays selected, and wait for its prompt's number."""
+    page.locator(".jp-CodeCell").nth(number).locator(".jp-InputPrompt").click()
+    page.keyboard.press("Control+Enter")
+    if wait:
+        await_cell(page, number)
+
+
+def await_cell(page: Page, number: int) -> None:
+    page.wait_for_function(
+        r"""number => /^\[\d+\]:$/.test(document.querySelectorAll(
+            '.jp-CodeCell .jp-InputPrompt')[number].innerText.trim())""",
+        arg=number,
+        timeout=120_000,
+    )
+
+
+def monitor(page: Page) -> Locator:
+    return page.locator(".jpm[role=region]")
+
+
+def await_words(page: Page, words: str) -> None:
+    monitor(page).locator(".jpm-header").get_by_text(words).wait_for()
+
+
+def take_pictures(page: Page, name: str) -> None:
+    """One in each theme."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    for theme in ("Dark", "Light"):
+        choose(page, "Settings", "Theme", f"JupyterLab {theme}")
+        light = str(theme == "Light").lower()
+        page.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
+        page.locator("#jupyterlab-splash").wait_for(state="detached")
+        page.mouse.move(5, 5)
+        monitor(page).scroll_into_view_if_needed()
+        monitor(page).screenshot(path=ARTIFACTS / f"monitor-{name}-{theme.lower()}.png")
+
+
+def take_picture_for_readme(page: Page) -> None:
+    """The README's (.github/images/monitor.png): the last 15 seconds, with all marks in them."""
+    monitor(page).get_by_text("Errors (3)").wait_for()
+    page.wait_for_function(
+        "row => parseInt(/(\\d+) waiting/.exec(row.innerText)?.[1] ?? '99') <= 31",
+        arg=monitor(page).locator(".jpm-summary").element_handle(),
+    )
+    span = monitor(page).get_by_role("button", name="Show another span of time")
+    for shown in ("5 min ago", "15 s ago"):
+        span.click()
+        monitor(page).get_by_text(shown).wait_for()
+    page.mouse.move(5, 5)
+    monitor(page).screenshot(path=ARTIFACTS / "monitor.png")
+    span.click()
+    monitor(page).get_by_text("60 s ago").wait_for()
+
+
+@with_cells(START.format(size=6), SHOW, WORK, BUSY, SATURATED)
+def test_it_shows_what_a_pool_goes_through(server: QuickstartServer, page: Page) -> None:
+    page.set_viewport_size({"width": 1000, "height": 900})
+    open_notebook(page, server)
+    page.keyboard.press("Control+b")  # no file browser
+    run_cell(page, 0)
+    run_cell(page, 1)
+    await_words(page, "No request yet.")
+    run_cell(page, 2)
+    await_words(page, "Last request")
+    take_pictures(page, "idle")
+    run_cell(page, 3)
+    await_words(page, "3 of 6 busy")
+    take_pictures(page, "busy")
+    run_cell(page, 4)
+    await_words(page, "6 of 6 busy")
+    take_pictures(page, "saturated")
+    take_picture_for_readme(page)
+    # All that ends has ended; the rest runs and waits.
+    monitor(page).get_by_text("Errors (3)").wait_for()
+    await_words(page, "8 waiting")
+    monitor(page).get_by_text("Errors (3)").click()
+    monitor(page).get_by_text("ZeroDivisionError: division by zero").wait_for()
+    take_pictures(page, "failing")
+
+
+WAIT = """\
+answer = pathlib.Path("answer")
+future = pool.submit_code("import time; time.sleep(600)")
+while not answer.exists():  # the main thread is busy
+    time.sleep(0.05)
+pool.cancel(future.request_id);"""
+
+
+@with_cells(START.format(size=2), SHOW, WAIT)
+def test_it_is_live_while_the_kernel_is_busy_and_after_the_page_was_loaded_anew(
+    server: QuickstartServer, page: Page
+) -> None:
+    open_notebook(page, server)
+    run_cell(page, 0)
+    run_cell(page, 1)
+    run_cell(page, 2, wait=False)
+    await_words(page, "1 of 2 busy")
+    row = monitor(page).locator(".jpm-row[data-state=busy] .jpm-words")
+    page.wait_for_function("row => parseFloat(row.innerText) >= 2", arg=row.element_handle())
+    assert page.locator(".jp-CodeCell .jp-InputPrompt").nth(2).inner_text().strip() == "[*]:"
+    (server.folder / "answer").touch()
+    await_cell(page, 2)
+    await_words(page, "Ready")
+    choose(page, "File", "Save Notebook")
+    page.locator(".jp-mod-current.jp-mod-dirty").wait_for(state="detached")
+    page.reload()
+    await_words(page, "Ready")
+    assert monitor(page).locator(".jpm-row").count() == 2
+
+
+QUEUE = 'work = [pool.submit_code(f"import time; time.sleep(600)  # part {n}") for n in range(3)];'
+
+
+@with_cells(START.format(size=1), SHOW, QUEUE)
+def test_the_keyboard_reaches_requests_and_orders(server: QuickstartServer, page: Page) -> None:
+    open_notebook(page, server)
+    run_cell(page, 0)
+    run_cell(page, 1)
+    run_cell(page, 2)
+    await_words(page, "1 of 1 busy · 2 waiting")
+    track = monitor(page).get_by_role("listbox")
+    option = track.get_by_role("option")
+    track.focus()
+    page.keyboard.press("End")
+    assert "part 0" in option.inner_text()
+    page.keyboard.press("Enter")
+    card = page.locator(".jpm-card")
+    card.wait_for()
+    assert "part 0" in card.inner_text()
+    card.screenshot(path=ARTIFACTS / "monitor-card.png")
+    page.keyboard.press("Escape")
+    card.wait_for(state="hidden")
+    track.focus()
+    page.keyboard.press("Delete")
+    await_words(page, "1 of 1 busy · 1 waiting")
+    page.keyboard.press("End")
+    page.wait_for_function(
+        "option => option.innerText.includes('part 1')", arg=option.element_handle()
+    )
+    monitor(page).get_by_role("button", name="One worker more").press("Enter")
+    await_words(page, "2 of 2 busy")
+    monitor(page).get_by_role("button", name="Drain or stop the pool").press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.get_by_text("cancel everything, end the workers").click()
+    page.get_by_text("Stop: really?").click()
+    monitor(page).get_by_text("No pool in this kernel.").wait_for()
+
+
+MANY = """\
+%load_ext jupyter_pool
+from jupyter_pool import get_pool
+%pool_start --size {size}
+pool = get_pool();
+def some(n):
+    import time
+    time.sleep(0.2)
+run = lambda: list(pool.map(some, range({items}), chunksize=1))"""
+
+
+@with_cells(MANY.format(size=30, items=900), SHOW, "run();")
+def test_dozens_of_workers_have_narrow_lanes(server: QuickstartServer, page: Page) -> None:
+    open_notebook(page, server)
+    run_cell(page, 0)
+    run_cell(page, 1)
+    run_cell(page, 2)
+    assert monitor(page).locator(".jpm-lanes").get_attribute("data-mode") == "dense"
+    assert monitor(page).locator(".jpm-row").count() == 30
+    take_pictures(page, "dense")
+
+
+@with_cells(MANY.format(size=60, items=1200), SHOW, "run();")
+def test_more_workers_are_tiles_and_one_lane(server: QuickstartServer, page: Page) -> None:
+    open_notebook(page, server)
+    run_cell(page, 0)
+    run_cell(page, 1)
+    run_cell(page, 2)
+    assert monitor(page).locator(".jpm-lanes").get_attribute("data-mode") == "tiles"
+    assert monitor(page).locator(".jpm-row").count() == 0
+    take_pictures(page, "tiles")
+
+
+@with_cells(START.format(size=2), SHOW, 'pool.submit_code("1/0").exception();')
+def test_it_follows_peoples_wishes_for_contrast_and_rest(
+    server: QuickstartServer, page: Page
+) -> None:
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    open_notebook(page, server)
+    run_cell(page, 0)
+    run_cell(page, 1)
+    run_cell(page, 2)
+    await_words(page, "Last request")
+    assert page.evaluate("document.querySelector('.jpm-canvas').getAnimations().length") == 0
+    monitor(page).screenshot(path=ARTIFACTS / "monitor-forced-colors.png")
+
+
+@with_cells(START.format(size=2), "%pool_monitor --html", 'pool.execute("1 + 1");')
+def test_without_a_widget_it_is_html_that_goes_on(server: QuickstartServer, page: Page) -> None:
+    open_notebook(page, server)
+    run_cell(page, 0)
+    run_cell(page, 1)
+    picture = page.locator(".jp-RenderedHTMLCommon svg[role=img]")
+    picture.wait_for()
+    run_cell(page, 2)
+    page.locator(".jp-RenderedHTMLCommon svg[role=img] title").wait_for(state="attached")
+    picture.screenshot(path=ARTIFACTS / "monitor-html.png")

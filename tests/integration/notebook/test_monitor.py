@@ -1,0 +1,212 @@
+"""`%pool_monitor` in a kernel, as a front end sees it, and in a shell without one."""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from integration.notebook.front_end import DEADLINE
+
+from jupyter_pool import KernelPool
+from jupyter_pool.errors import PoolError
+from support.conditions import eventually, gone
+
+if TYPE_CHECKING:
+    from integration.notebook.front_end import Message, Notebook
+    from IPython.core.interactiveshell import InteractiveShell
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class View:
+    """A view of a monitor: what arrives for it on iopub, and what it asks for."""
+
+    def __init__(self, notebook: Notebook, code: str = "%pool_monitor") -> None:
+        self.notebook = notebook
+        run = notebook.ok(code)
+        (shown,) = run.of("execute_result")
+        self.data = shown["data"]
+        self.comm = self.data[WIDGET]["model_id"]
+        (opened,) = [c for c in run.of("comm_open") if c["comm_id"] == self.comm]
+        self.first: dict[str, Any] = opened["data"]["state"]["pool_state"]
+
+    def send(self, **content: Any) -> None:
+        client = self.notebook.client
+        data = {"method": "custom", "content": content}
+        client.shell_channel.send(
+            client.session.msg("comm_msg", {"comm_id": self.comm, "data": data})
+        )
+
+    def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """The next state of which this is so."""
+        found: dict[str, Any] = self._next(
+            lambda data: data.get("state", {}).get("pool_state"),
+            lambda state: state is not None and condition(state),
+        )
+        return found
+
+    def refusal(self) -> str:
+        content = self._next(lambda data: data.get("content"), lambda content: content is not None)
+        return str(content["text"])
+
+    def _next(self, read: Callable[[Any], Any], condition: Callable[[Any], object]) -> Any:
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                message: Message = self.notebook.client.get_iopub_msg(
+                    timeout=max(0.0, end - time.monotonic())
+                )
+            except Empty:
+                pytest.fail(f"no such state within {DEADLINE:g} s")
+            if message["msg_type"] != "comm_msg" or message["content"]["comm_id"] != self.comm:
+                continue
+            found = read(message["content"]["data"])
+            if condition(found):
+                return found
+
+
+def test_the_widget_comes_with_a_picture_and_text(notebook: Notebook) -> None:
+    view = View(notebook)
+    assert set(view.data) == {WIDGET, "text/html", "text/plain"}
+    assert "<svg" in view.data["text/html"]
+    assert view.data["text/plain"].startswith("Pool default: 0 of 2 busy")
+    assert view.first["full"]
+    assert [worker["state"] for worker in view.first["workers"]] == ["idle", "idle"]
+
+
+def test_a_pool_that_a_cell_ends_with_shows_its_monitor(notebook: Notebook) -> None:
+    view = View(notebook, "from jupyter_pool import get_pool\nget_pool()")
+    assert view.first["pool"] == "default"
+    assert view.data["text/plain"].startswith("<KernelPool 'default'")
+
+
+def test_it_is_live_while_the_main_thread_is_busy(notebook: Notebook) -> None:
+    view = View(notebook)
+    busy = notebook.send(
+        "from jupyter_pool import get_pool\npool = get_pool()\n"
+        "pool.execute('import time; time.sleep(1.5)  # seen')"
+    )
+    state = view.until(lambda state: state["counts"].get("busy") == 1)
+    running = [block for block in state["blocks"] if block["ended"] is None]
+    assert running[0]["code"].endswith("# seen")
+    after = view.until(lambda later: later["seq"] > state["seq"])  # and goes on
+    assert after["workers"][0]["memory"] > 1_000_000
+    # Collected above were also messages of the cell; its reply is still to come.
+    reply = notebook.client.get_shell_msg(timeout=DEADLINE)
+    assert reply["parent_header"]["msg_id"] == busy
+    view.until(lambda state: state["counts"] == {"idle": 2})
+
+
+def test_nothing_is_sent_when_nothing_changes_and_when_no_view_is_open(notebook: Notebook) -> None:
+    view = View(notebook)
+    view.send(type="open", view="a")
+    view.until(lambda state: state["full"])
+    notebook.ok("monitor = _\nsent = []\nmonitor._feed._make, make = (lambda *a, **k: "
+                "sent.append(1) or make(*a, **k)), monitor._feed._make")  # fmt: skip
+    view.send(type="close", view="a")
+    # Orders are carried out one after the other, so after this cell the view is closed.
+    code = "from jupyter_pool.notebook import feed\nmonitor in feed.publisher._monitors"
+    assert notebook.ok(code).text == "False"
+    assert notebook.ok("%pool_exec 1\nlen(sent)").text == "0"
+    view.send(type="open", view="b")
+    assert view.until(lambda state: state["full"])["last_ended"] is not None
+    assert notebook.ok("monitor in feed.publisher._monitors").text == "True"
+
+
+def test_its_orders_change_the_pool(fresh_notebook: Notebook) -> None:
+    notebook = fresh_notebook
+    view = View(notebook)
+    assert view.first["state"] == "none"
+    view.send(type="start")
+    view.until(lambda state: state["counts"].get("idle", 0) >= 1)
+    view.send(type="resize", size=2)
+    view.until(lambda state: state["size"] == 2 and state["counts"] == {"idle": 2})
+    notebook.ok(
+        "from jupyter_pool import get_pool\npool = get_pool()\n"
+        "future = pool.submit_code('import time; time.sleep(600)')"
+    )
+    state = view.until(lambda state: state["counts"].get("busy") == 1)
+    (running,) = [block for block in state["blocks"] if block["ended"] is None]
+    view.send(type="cancel", request=running["id"])
+    assert "Cancelled" in notebook.ok("type(future.exception()).__name__").text
+    old = {worker["id"] for worker in state["workers"]}
+    view.send(type="restart", worker=min(old))
+    view.until(lambda state: state["counts"] == {"idle": 2}
+               and min(old) not in {worker["id"] for worker in state["workers"]})  # fmt: skip
+    view.send(type="drain")
+    view.until(lambda state: state["counts"] == {"idle": 2}
+               and not old & {worker["id"] for worker in state["workers"]})  # fmt: skip
+    pids = notebook.ok("[worker.pid for worker in pool.get_status().workers]").text
+    view.send(type="stop")
+    view.until(lambda state: state["state"] == "none")
+    assert notebook.ok("import jupyter_pool; jupyter_pool.list_pools()").text == "[]"
+    eventually(gone(ast.literal_eval(pids)), "its workers end, though nobody waits for it")
+
+
+def test_what_it_cannot_do_is_said_to_the_view(notebook: Notebook) -> None:
+    view = View(notebook)
+    view.send(type="restart", worker=99)
+    assert "has no worker 99" in view.refusal()
+    view.send(type="resize", size=0)
+    assert "size" in view.refusal()
+    view.send(type="explode")
+    assert view.refusal() == "the monitor cannot 'explode'"
+    view.send(type="resize")
+    assert view.refusal().startswith("KeyError")
+
+
+def test_html_is_replaced_under_its_display_id(notebook: Notebook) -> None:
+    run = notebook.ok("%pool_monitor --html")
+    (shown,) = run.of("display_data")
+    assert "<svg" in shown["data"]["text/html"]
+    assert WIDGET not in shown["data"]
+    notebook.send("%pool_exec 2")
+    end = time.monotonic() + DEADLINE
+    while True:
+        message = notebook.client.get_iopub_msg(timeout=max(0.0, end - time.monotonic()))
+        if message["msg_type"] == "update_display_data":
+            content = message["content"]
+            if content["transient"] == shown["transient"]:
+                break
+    assert "<svg" in content["data"]["text/html"]
+    notebook.client.get_shell_msg(timeout=DEADLINE)
+
+
+def test_an_unknown_pool_is_waited_for_by_its_name(notebook: Notebook) -> None:
+    view = View(notebook, "%pool_monitor -p later")
+    assert (view.first["state"], view.first["pool"]) == ("none", "later")
+    notebook.ok("%pool_start --name later --size 1;")
+    view.until(lambda state: state["pool"] == "later" and state["counts"].get("idle") == 1)
+    notebook.ok("%pool_stop -p later")
+
+
+def test_in_a_terminal_it_is_a_table(shell: InteractiveShell) -> None:
+    text = repr(shell.run_line_magic("pool_monitor", ""))
+    assert text.startswith("No pool named 'default' in this kernel.")
+    shell.run_line_magic("pool_start", "--size 1")
+    try:
+        lines = repr(shell.run_line_magic("pool_monitor", "")).splitlines()
+    finally:
+        shell.run_line_magic("pool_stop", "")
+    assert lines[0] == "Pool default: 0 of 1 busy"
+    assert lines[2].split()[:2] == ["1", "idle"]
+
+
+def test_outside_of_a_notebook_a_pool_shows_its_repr() -> None:
+    with KernelPool(size=1, lazy=True) as pool:
+        assert pool._repr_mimebundle_() == {"text/plain": repr(pool)}
+
+
+def test_an_installation_without_the_view_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    from jupyter_pool.notebook import monitor
+
+    monkeypatch.setattr(monitor, "_STATIC", tmp_path)
+    monitor.widget_class.cache_clear()
+    with pytest.raises(PoolError, match=r"npm run build.*--html"):
+        monitor.widget_class()
