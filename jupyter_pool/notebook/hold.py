@@ -49,6 +49,7 @@ class Hold(Lease):
         self._thread = threading.Thread(
             target=self._show_all, name="jupyter_pool hold", daemon=True
         )
+        self.pool = pool
         #: Set when it is over, however that came.
         self.over = threading.Event()
 

@@ -24,6 +24,10 @@ class Holds:
         self._by_cell = {key: held for key, held in self._by_cell.items() if not held.over.is_set()}
         self._by_cell[hold if cell is None else cell] = hold
 
+    def count(self, pool: object) -> int:
+        """How many workers of a pool are held."""
+        return sum(hold.pool is pool and not hold.over.is_set() for hold in self._by_cell.values())
+
     def end(self, cell: object) -> None:
         """End what a cell holds, if it does."""
         hold = self._by_cell.pop(cell, None)

@@ -163,7 +163,8 @@ class PoolMagics(Magics):
         inputs = inputs_for(pool, source, options, self._shell, namespaces)
         if numbered:
             code = as_numbered_here(self._shell, pool, code)
-        notice = WaitNotice(self._shell, first_use=first_use)
+        self.holds.end(self._cell_id())  # run again, it shows the old widgets no more
+        notice = WaitNotice(self._shell, first_use=first_use, held=self.holds.count(pool))
         say_size(inputs.values)
         try:
             result = self._execute(pool, code, options, outputs, inputs, relay, notice)
@@ -201,8 +202,6 @@ class PoolMagics(Magics):
         }
         execute: Callable[..., ExecutionResult] = pool.execute
         hold = None
-        cell = self._cell_id()
-        self.holds.end(cell)
         if options.hold is not None and relay.comms is not None:
             from .hold import Hold  # with the engine, which loading does without
 
@@ -216,7 +215,7 @@ class PoolMagics(Magics):
                 hold.begin(notice)
             result = self._try(execute, code, options, outputs, inputs, relay, given)
             if hold is not None and options.hold is not None and result.error is None:
-                self.holds.add(cell, hold)
+                self.holds.add(self._cell_id(), hold)
                 hold.keep(options.hold)
                 held = True
         finally:

@@ -28,14 +28,16 @@ _ERASE_LINE = "\r\x1b[2K"
 _SILENT_BEFORE = ("%%time", "%%capture")
 
 
-def wait_text(info: WaitInfo, *, first_use: bool = False) -> str:
-    """Say in one line why a request waits."""
+def wait_text(info: WaitInfo, *, first_use: bool = False, held: int = 0) -> str:
+    """Say in one line why a request waits. `held`: how many workers cells hold for their widgets."""
     if info.state == "starting":
         workers = f"{info.starting} worker{'s' if info.starting != 1 else ''}"
         return f"Starting {workers}{' (first use)' if first_use else ''}…"
     parts = [f"{info.busy} busy"]
     if info.starting:
         parts.append(f"{info.starting} starting")
+    if held:
+        parts.append(f"{held} of them held for widgets (--hold)")
     parts.append(f"{info.ahead} ahead of you" if info.ahead else "you are next")
     return f"Waiting for a worker: {', '.join(parts)}."
 
@@ -90,9 +92,10 @@ class Notice:
 class WaitNotice(Notice):
     """Shows the waiting of one request; call it with each `WaitInfo`."""
 
-    def __init__(self, shell: InteractiveShell, *, first_use: bool = False) -> None:
+    def __init__(self, shell: InteractiveShell, *, first_use: bool = False, held: int = 0) -> None:
         super().__init__(shell)
         self._first_use = first_use
+        self._held = held
 
     def __call__(self, info: WaitInfo) -> None:
         """Show the state of waiting, or that it is over."""
@@ -103,7 +106,7 @@ class WaitNotice(Notice):
             sys.stderr.write("Interrupting the worker…\n")
             sys.stderr.flush()
         else:
-            self.show(wait_text(info, first_use=self._first_use))
+            self.show(wait_text(info, first_use=self._first_use, held=self._held))
 
 
 def _bundle(text: str) -> dict[str, Any]:

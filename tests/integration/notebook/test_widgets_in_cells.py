@@ -351,6 +351,29 @@ def test_a_cell_that_awaits_is_answered_without_hold(lab: FrontEnd) -> None:
     assert not any("moved on" in text(m) for m in run.messages)
 
 
+def test_a_callback_updates_the_display_of_its_own_cell(lab: FrontEnd) -> None:
+    code = (
+        "%%pool_exec --hold 1h\nimport ipywidgets\nbutton = ipywidgets.Button()\n"
+        "display(button)\nshown = display('before', display_id='same')\n"
+        "button.on_click(lambda _: shown.update('after'))"
+    )
+    runs = [lab.run(code) for _ in range(2)]
+    ids = [run.of("display_data")[-1]["transient"]["display_id"] for run in runs]
+    assert ids[0] != ids[1]
+    for run, display_id in zip(runs, ids, strict=True):
+        lab.send(opened(run, "ButtonModel"), {"method": "custom", "content": {"event": "click"}})
+        update = lab.until(lambda m: m["msg_type"] == "update_display_data")
+        assert update["content"]["transient"]["display_id"] == display_id
+        assert update["parent_header"]["msg_id"] == run.id
+
+
+def test_who_waits_is_told_of_held_workers(own: FrontEnd) -> None:
+    own.run(f"%%pool_exec --hold 3s\n{SLIDER}")
+    run = own.run("%%pool_exec\nprint('had to wait')")
+    notices = [text(m) for m in run.messages if m["msg_type"] == "update_display_data"]
+    assert any("1 of them held for widgets (--hold)" in notice for notice in notices), notices
+
+
 # -- Output widgets --------------------------------------------------------------------------------
 
 
