@@ -10,6 +10,7 @@ runs, or a lease) gets it all the same, as events that say which message they be
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class CommRoute:
     __slots__ = ("_pool", "_request_id")
 
     def __init__(self, pool: PoolFace, request_id: str) -> None:
-        self._pool = pool
+        # Whoever holds a way into a pool must not keep the pool.
+        self._pool = weakref.ref(pool)
         self._request_id = request_id
 
     def send(self, message: CommMessage) -> str | None:
@@ -57,10 +59,11 @@ class CommRoute:
 
         Waits for the I/O thread, and never for the worker.
         """
+        pool = self._pool()
+        if pool is None:
+            return None
         try:
-            sent: str | None = self._pool.ask(
-                lambda driver: driver.send_comm(self._request_id, message)
-            )
+            sent: str | None = pool.ask(lambda driver: driver.send_comm(self._request_id, message))
         except PoolNotAvailable:
             return None
         return sent

@@ -41,10 +41,25 @@ def beside(note: str) -> str:
 
 def make(note: str) -> None:
     """Make an empty ledger behind a note, and the FIFO. Where there can be none, calls go alone."""
-    with open(note, "ab") as file:
-        file.write(bytes(2 * _HALF))
-    with contextlib.suppress(OSError, AttributeError):  # not every file system has FIFOs
-        os.mkfifo(beside(note), 0o600)
+    with contextlib.suppress(OSError, AttributeError):  # no room, or no FIFOs on this file system
+        if _make_room(note):
+            os.mkfifo(beside(note), 0o600)
+
+
+def _make_room(note: str) -> bool:
+    """Make the file longer, unless the disk is full. Not by a hole: to write there could kill."""
+    with open(note, "r+b", buffering=0) as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), LENGTH, 2 * _HALF)
+                return True
+            file.seek(LENGTH)
+            if file.write(bytes(2 * _HALF)) == 2 * _HALF:
+                return True
+        except OSError:
+            pass
+        file.truncate(LENGTH)
+        return False
 
 
 def read(note: str) -> list[bytes]:
