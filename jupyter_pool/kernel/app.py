@@ -40,6 +40,7 @@ from jupyter_pool.kernel.channels import DirectIOPub, PoolSession, ShellStream
 from jupyter_pool.kernel.imports import IMPORTS
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.modules import ModuleWatch
+from jupyter_pool.kernel.randomness import RANDOMNESS
 
 __all__ = ["PoolKernelApp", "main"]
 
@@ -87,6 +88,7 @@ class PoolKernelApp(IPKernelApp):
         # The user's own modules may be edited before a worker is forked or serves a request.
         self.preloaded = ModuleWatch()
         IMPORTS.install(self.preloaded)
+        RANDOMNESS.watch()
         tempfile.gettempdir()  # tries a file; whoever is killed meanwhile leaves it
         # As `init_gui_pylab` does it: matplotlib reads it when it is imported.
         if not os.environ.get("MPLBACKEND"):

@@ -58,6 +58,7 @@ from jupyter_pool.calling import Outcome, PackedCall, run_call, run_setup
 from jupyter_pool.kernel.functions import FunctionCache
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.leftovers import cancel_at_once
+from jupyter_pool.kernel.parents import CallParent
 from jupyter_pool.kernel.programs import ProgramCall, run_program
 from jupyter_pool.kernel.request import KEY, VERSION, BadRequest, PoolRequest
 from jupyter_pool.kernel.shell import text_of
@@ -83,11 +84,14 @@ _PLAIN_REPORT = b'{"jupyter_pool":{"v":1}}'
 class CallLane:
     """Serves the calls of one kernel, on its main thread."""
 
-    def __init__(self, kernel: PoolKernel) -> None:
+    def __init__(self, kernel: PoolKernel, context: contextvars.Context) -> None:
         self._kernel = kernel
+        #: What is in a call's context, besides who its output belongs to.
+        self._parents = CallParent(kernel, context)
         self._functions = FunctionCache()
         # As attributes of our own: the kernel's are traits, each look at which costs a microsecond.
         self._session, self._stream = kernel.session, kernel.shell_stream
+        self._iopub, self._shell = kernel.iopub_thread, kernel.shell
         self._heads: dict[str, str] = {}
         self._number = 0
         #: What the requests of late said of themselves, and what was read from it.
@@ -143,7 +147,7 @@ class CallLane:
                 continue
             metadata = message["metadata"].get(KEY)
             keep = isinstance(metadata, dict) and metadata.get("keep")
-            context = kernel._lasting_context if keep else kernel._fresh_context.copy()
+            context = kernel._lasting_context if keep else self._parents.new_context()
             context.run(self._serve, idents, message, context)
         self._send_ended()
 
@@ -163,7 +167,10 @@ class CallLane:
         kernel = self._kernel
         call = _Call(idents, message)
         GATE.arm()
-        kernel.set_parent(idents, message, channel="shell")
+        if context is kernel._lasting_context:
+            kernel.set_parent(idents, message, channel="shell")
+        else:
+            self._parents.set(idents, message)
         try:
             request = self._parse(message)
             message["buffers"] = kernel.data.begin(request, message["buffers"])
@@ -208,7 +215,7 @@ class CallLane:
         """Reply, and an idle status if there was a busy one."""
         kernel = self._kernel
         kernel._finish_streams()
-        announced, left_out = kernel.iopub_thread.finish_call()
+        announced, left_out = self._iopub.finish_call()
         if announced:
             call.report["idle"] = True
         if left_out:
@@ -220,8 +227,8 @@ class CallLane:
         self._send(
             "call_reply",
             call,
-            _PLAIN_REPORT if len(call.report) == 1 else kernel.session.pack({KEY: call.report}),
-            _OK if call.content is None else kernel.session.pack(call.content),
+            _PLAIN_REPORT if len(call.report) == 1 else self._session.pack({KEY: call.report}),
+            _OK if call.content is None else self._session.pack(call.content),
         )
         if announced:
             kernel._publish_status("idle", "shell")
@@ -273,7 +280,7 @@ class CallLane:
         if recycle is not None:
             self._kernel.spent = recycle
             call.frames = []
-            report = self._kernel.session.pack({KEY: {"v": VERSION, "recycle": recycle}})
+            report = self._session.pack({KEY: {"v": VERSION, "recycle": recycle}})
             self._send("recycle_notice", call, report, b"{}")
 
     def _end(self) -> None:
@@ -295,7 +302,7 @@ class CallLane:
     def _run(self, call: _Call, request: PoolRequest) -> None:
         kernel, message = self._kernel, call.message
         header = message["header"]
-        kernel.iopub_thread.begin_call(request.output_limit, header, comms=request.comms)
+        self._iopub.begin_call(request.output_limit, header, comms=request.comms)
         refusal = kernel.find_refusal(request)
         if refusal is not None:
             call.refuse("StaleWorker", refusal)
@@ -316,7 +323,7 @@ class CallLane:
         kernel._allow_stdin = False
         kernel.prepare_place(request)
         kernel._kept_for = request.scope if request.keep else None
-        data, main = kernel.data, kernel.shell.user_ns
+        data, main = kernel.data, self._shell.user_ns
         run: Callable[[], Outcome]
         if request.setup:
             self._set_up(
@@ -400,7 +407,7 @@ class CallLane:
                 "evalue": facts["text"],
                 "traceback": facts["traceback"].splitlines(keepends=True),
             }
-            self._kernel.iopub_thread.limit.shorten_error(call.content)
+            self._iopub.limit.shorten_error(call.content)
         elif outcome.kind == "refused":
             call.report.update(outcome.facts)
             call.refuse("InvalidRequest", outcome.facts["bad_inputs"])

@@ -15,6 +15,7 @@ reply and idle.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import json
 import os
@@ -233,6 +234,7 @@ class PoolSession(Session):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._digest_name = self.signature_scheme.partition("-")[2]
+        self._hashed: tuple[bytes | None, Any, Any] = (None, None, None)
         self._parent: tuple[Any, bytes] = (None, b"")
         self._last_call: tuple[list[bytes], list[Any]] = ([], [])
         self._pack_other = self.pack
@@ -308,10 +310,20 @@ class PoolSession(Session):
         return parts
 
     def sign(self, parts: list[bytes]) -> bytes:
-        """The signature of a message's parts, at once: a third of the time of a copied HMAC."""
+        """The signature of a message's parts: HMAC by its definition, in half of its own time.
+
+        What the key alone decides is hashed once.
+        """
         if self.auth is None:
             return b""
-        return hmac.digest(self.key, b"".join(parts), self._digest_name).hex().encode()
+        key = self.key
+        if key is not self._hashed[0]:
+            self._hashed = (key, *_hash_key(key, self._digest_name))
+        _, inner, outer = self._hashed
+        inner, outer = inner.copy(), outer.copy()
+        inner.update(b"".join(parts))
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()  # type: ignore[no-any-return]
 
     def packed_parent(self, header: Any) -> bytes:
         """The frame of the header of a request that was opened last, or of any other."""
@@ -328,6 +340,14 @@ class PoolSession(Session):
         # Any tenth will do; jupyter_client draws it from `random`.
         for digest in list(self.digest_history)[: max(1, len(self.digest_history) // 10)]:
             self.digest_history.discard(digest)
+
+
+def _hash_key(key: bytes, name: str) -> tuple[Any, Any]:
+    """The two hashes that an HMAC consists of, with the key in them (RFC 2104)."""
+    size = hashlib.new(name).block_size
+    block = (hashlib.new(name, key).digest() if len(key) > size else key).ljust(size, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in block) for pad in (0x36, 0x5C))
+    return hashlib.new(name, inner), hashlib.new(name, outer)
 
 
 # `json.dumps` makes an encoder for each call when it is given options.

@@ -45,6 +45,8 @@ class Classes:
 
     def reset(self) -> None:
         """Forget all but what is kept."""
+        if "cloudpickle.cloudpickle" not in sys.modules:  # quicker than to look for its trackers
+            return
         for tracker in _trackers():
             if tracker:
                 tracker.clear()

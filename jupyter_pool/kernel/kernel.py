@@ -55,6 +55,7 @@ from jupyter_pool.kernel.reset import Baseline
 from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin, text_of
 from jupyter_pool.kernel.started import Note, beside
 from jupyter_pool.kernel.streams import PoolOutStream, send_streams
+from jupyter_pool.kernel.streams import finish_request as finish_streams
 from jupyter_pool.kernel.threads import NativeThreads
 from jupyter_pool.kernel.tracing import in_context_of
 from jupyter_pool.serialize import unpack
@@ -156,9 +157,9 @@ class PoolKernel(IPythonKernel):
             self.shell.exit_now = False
         self.io_loop = ioloop.IOLoop.current()
         self._control_lock = asyncio.Lock()
-        self._calls = CallLane(self)
         self._lasting_context = contextvars.copy_context()
         self._fresh_context = self._lasting_context.copy()
+        self._calls = CallLane(self, self._fresh_context)
         self.control_stream.on_recv(self.dispatch_control, copy=False)
         self.shell_stream.on_recv(self._on_shell_message, copy=False)
         self._publish_status("starting", "shell")
@@ -294,7 +295,11 @@ class PoolKernel(IPythonKernel):
         self._start_task(stop_aborting(), self._lasting_context)
 
     def _finish_streams(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
+        out, err = sys.stdout, sys.stderr
+        if isinstance(out, PoolOutStream) and isinstance(err, PoolOutStream):
+            finish_streams(out, err)
+            return
+        for stream in (out, err):
             if isinstance(stream, PoolOutStream):
                 stream.finish_request()
             elif stream is not None:

@@ -278,10 +278,13 @@ _ALL_TASKS: Any = getattr(
     asyncio.tasks, "_all_tasks", getattr(asyncio.tasks, "_scheduled_tasks", None)
 )
 
+# Those that began at once (CPython 3.12 and 3.13). To look for what a module has not is dear.
+_EAGER_TASKS: Any = getattr(asyncio.tasks, "_eager_tasks", ())
+
 
 def _only_kernel_tasks(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether the loop has no task but the kernel's own; a quick look, `all_tasks` takes 10 µs."""
-    if not hasattr(_ALL_TASKS, "data") or getattr(asyncio.tasks, "_eager_tasks", None):
+    if not hasattr(_ALL_TASKS, "data") or _EAGER_TASKS:
         return False
     for reference in _ALL_TASKS.data - GATE.kernel_tasks.data:  # type: ignore[attr-defined]
         task = reference()

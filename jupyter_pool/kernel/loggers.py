@@ -9,7 +9,9 @@ from typing import Any
 __all__ = ["Loggers"]
 
 _State = tuple[int, bool, bool, list[Any], list[Any]]
-_look = operator.attrgetter("level", "propagate", "disabled", "handlers", "filters")
+_NAMES = ("level", "propagate", "disabled", "handlers", "filters")
+_look = operator.attrgetter(*_NAMES)
+_look_inside = operator.itemgetter(*_NAMES)
 _PRISTINE: _State = (logging.NOTSET, True, False, [], [])
 
 
@@ -52,6 +54,10 @@ class Loggers:
         """Prepare for `_is_unchanged`, which most of the time is all there is to do."""
         self._loggers = [logger for logger in self._known.values() if _is_logger(logger)]
         self._loggers.append(logging.root)
+        # A class of the user's may have made one of them a property.
+        plain = all(vars(logger).keys() >= set(_NAMES) for logger in self._loggers)
+        self._look = _look_inside if plain else _look
+        self._looked_at = list(map(vars, self._loggers)) if plain else self._loggers
         self._placeholders = [name for name, it in self._known.items() if not _is_logger(it)]
         self._count = len(self._known)
         self._quick = [
@@ -64,7 +70,7 @@ class Loggers:
         return (
             len(known) == self._count
             and set(map(type, map(known.get, self._placeholders))) <= _PLACEHOLDER
-            and list(map(_look, self._loggers)) == self._quick
+            and list(map(self._look, self._looked_at)) == self._quick
         )
 
     def adopt(self, before: dict[str, _State]) -> None:

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-__all__ = ["ProcessSettings", "getsignal"]
+__all__ = ["ProcessSettings"]
 
-# The public ones make enum members: 90 µs for all signals instead of 5.
+# The public ones make enum members.
 _signal: Any = sys.modules.get("_signal", signal)
-getsignal = _signal.getsignal
 
 
 # As locale.setlocale, less a few microseconds.

@@ -45,13 +45,13 @@ from typing import Any
 from jupyter_pool.kernel.classes import CLASSES
 from jupyter_pool.kernel.environment import Environment
 from jupyter_pool.kernel.imports import IMPORTS
-from jupyter_pool.kernel.interrupts import GATE
+from jupyter_pool.kernel.interrupts import GATE, getsignal
 from jupyter_pool.kernel.leftovers import Children, Threads
 from jupyter_pool.kernel.libraries import library_settings
 from jupyter_pool.kernel.loggers import Loggers
 from jupyter_pool.kernel.modules import ModuleTable, ModuleWatch
-from jupyter_pool.kernel.process import ProcessSettings, getsignal
-from jupyter_pool.kernel.randomness import seed_random
+from jupyter_pool.kernel.process import ProcessSettings
+from jupyter_pool.kernel.randomness import RANDOMNESS
 from jupyter_pool.kernel.reset_shell import ShellBaseline
 from jupyter_pool.kernel.threads import NativeThreads
 from jupyter_pool.kernel.tracked import Attributes, Items, Tracked
@@ -108,7 +108,7 @@ class Baseline:
             Items(sys, "meta_path"),
             Items(sys, "path_hooks"),
             Loggers(),
-            *(Attributes(owner, names) for owner, names in _ATTRIBUTES),
+            Attributes(_ATTRIBUTES),
         ]
         self._before_import: dict[Tracked, Any] = {}
         self._before_setup: dict[Tracked, Any] = {}
@@ -131,7 +131,7 @@ class Baseline:
             ("warnings", self._restore_warnings),
             ("process settings", self._restore_process),
             ("classes", _forget_pickled_classes),
-            ("random numbers", _reseed),
+            ("random numbers", RANDOMNESS.refresh),
             ("signal handlers", self._restore_signals),
             ("threads", self._threads.check),
             ("children", self._children.check),
@@ -242,8 +242,8 @@ class Baseline:
         if not same:
             for name, value in zip(_SYS_NAMES, self._sys, strict=True):
                 setattr(sys, name, value)
-        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-            if hasattr(sys, name):
+        if not vars(sys).keys().isdisjoint(_LAST):  # `hasattr` is dear for what is not there
+            for name in _LAST & vars(sys).keys():
                 delattr(sys, name)
         if sys.argv != self._argv:
             sys.argv[:] = self._argv
@@ -262,7 +262,7 @@ class Baseline:
 
     def _restore_tracked(self) -> str | None:
         reasons = [tracked.restore() for tracked in self._tracked]
-        return "; ".join(filter(None, reasons)) or None
+        return "; ".join(filter(None, reasons)) if any(reasons) else None
 
     def _restore_process(self) -> str | None:
         self._process.restore()
@@ -333,14 +333,15 @@ _SYS_NAMES = [
     if hasattr(sys, name)
 ]
 
+_LAST = frozenset({"last_type", "last_value", "last_traceback", "last_exc"})
 _get_sys = operator.attrgetter(*_SYS_NAMES)
 
-_ATTRIBUTES: list[tuple[ModuleType, tuple[str, ...]]] = [
-    (sys, ("tracebacklimit", "dont_write_bytecode", "pycache_prefix")),
-    (tempfile, ("tempdir",)),
-    (logging, ("raiseExceptions", "lastResort", "_loggerClass", "_logRecordFactory")),
-    (asyncio.events, ("_event_loop_policy",)),
-]
+_ATTRIBUTES: dict[ModuleType, tuple[str, ...]] = {
+    sys: ("tracebacklimit", "dont_write_bytecode", "pycache_prefix"),
+    tempfile: ("tempdir",),
+    logging: ("raiseExceptions", "lastResort", "_loggerClass", "_logRecordFactory"),
+    asyncio.events: ("_event_loop_policy",),
+}
 
 
 def _get_cwd() -> str | None:
@@ -351,12 +352,6 @@ def _get_cwd() -> str | None:
 
 
 # -- what only some requests load ----------------------------------------------------
-
-
-def _reseed() -> str | None:
-    """Fresh entropy: a request can neither see nor foretell what another one drew."""
-    seed_random(None)
-    return None
 
 
 def _close_figures() -> str | None:

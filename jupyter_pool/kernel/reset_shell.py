@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import linecache
+import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
@@ -32,6 +33,21 @@ _SETTINGS = (
     "pylab_gui_select",
 )
 
+#: What a history keeps of cells, and what is in it before the first one.
+_HISTORY: dict[str, Any] = {
+    "input_hist_parsed": [""],
+    "input_hist_raw": [""],
+    "output_hist": {},
+    "output_hist_reprs": {},
+    "exceptions": {},
+    "db_input_cache": [],
+    "db_output_cache": [],
+    "_i": "",
+    "_ii": "",
+    "_iii": "",
+    "_i00": "",
+}
+
 
 class ShellBaseline:
     """What an IPython shell looks like before any request.
@@ -50,6 +66,10 @@ class ShellBaseline:
         # The lists and dicts that are shallow-copied, and put back when they differ.
         self._tables = list(self._find_tables())
         self._tables_before = [dict(table) for table in self._tables]
+        # Most are empty, which is seen quicker than that they are equal.
+        self._empty = [table for table in self._tables if not table]
+        self._filled = [table for table in self._tables if table]
+        self._filled_before = [table for table in self._tables_before if table]
         self._lists = list(self._find_lists())
         #: What libraries have put into those lists, in the order in which that was first seen.
         self._kept_order: list[Any] = []
@@ -58,6 +78,14 @@ class ShellBaseline:
         # Recent IPython loads its magics on first use, and notes here which it has.
         self._loaded_lazy = set(getattr(shell.magics_manager, "_loaded_lazy", ()))
         self._settings = {name: getattr(shell, name) for name in _SETTINGS if hasattr(shell, name)}
+        self._set_traits = [name for name in self._settings if name in shell._trait_values]
+        self._set_otherwise = [name for name in self._settings if name not in shell._trait_values]
+        self._traits_set = [self._settings[name] for name in self._set_traits]
+        history = shell.history_manager
+        history.trait_values()  # computes the defaults: `dir_hist` is the present folder
+        names = [name for name in _HISTORY if name in history._trait_values]
+        self._look_at_history = operator.itemgetter(*names)
+        self._no_history = tuple(_HISTORY[name] for name in names)
         self._custom_tb = shell.__dict__.get("CustomTB")
         self._traceback_mode = shell.InteractiveTB.mode
         self._configurables = list(self._find_configurables())
@@ -125,18 +153,19 @@ class ShellBaseline:
             Why the process must be replaced.
         """
         shell = self._shell
-        if self._tables != self._tables_before:
+        if any(self._empty) or self._filled != self._filled_before:
             self._restore_tables()
         if self._lists != self._lists_before:
             self._restore_lists()
-        if shell.extension_manager.loaded != self._extensions:
+        traits = shell._trait_values  # past traitlets: a fifth of the time
+        if traits["extension_manager"].loaded != self._extensions:
             shell.extension_manager.loaded = set(self._extensions)
-        loaded_lazy: set[str] = getattr(shell.magics_manager, "_loaded_lazy", set())
+        loaded_lazy: set[str] = getattr(traits["magics_manager"], "_loaded_lazy", set())
         if loaded_lazy != self._loaded_lazy:
             loaded_lazy.intersection_update(self._loaded_lazy)
-        for name, value in self._settings.items():
-            if getattr(shell, name) != value:
-                setattr(shell, name, value)
+        if list(map(traits.get, self._set_traits)) != self._traits_set:
+            self._restore_settings(self._set_traits)
+        self._restore_settings(self._set_otherwise)
         if shell.__dict__.get("CustomTB") is not self._custom_tb:
             shell.CustomTB = self._custom_tb
         if shell.InteractiveTB.mode != self._traceback_mode:
@@ -152,6 +181,12 @@ class ShellBaseline:
         if getattr(shell.kernel, "eventloop", None) is not None:
             return "it started a GUI's event loop"
         return None
+
+    def _restore_settings(self, names: Iterable[str]) -> None:
+        for name in names:
+            value = self._settings[name]
+            if getattr(self._shell, name) != value:
+                setattr(self._shell, name, value)
 
     def _restore_tables(self) -> None:
         for table, before in zip(self._tables, self._tables_before, strict=True):
@@ -172,21 +207,21 @@ class ShellBaseline:
 
     def _restore_traps(self) -> None:
         # An interrupt in the wrong microsecond may have skipped their exit.
-        for trap, leave in (
-            (self._shell.builtin_trap, self._shell.builtin_trap.deactivate),
-            (self._shell.display_trap, self._shell.display_trap.unset),
-        ):
-            if trap._nested_level:
-                trap._nested_level = 0
-                leave()
+        traits = self._shell._trait_values
+        builtin, display = traits["builtin_trap"], traits["display_trap"]
+        if builtin._nested_level:
+            builtin._nested_level = 0
+            builtin.deactivate()
+        if display._nested_level:
+            display._nested_level = 0
+            display.unset()
 
     def _forget_cells(self) -> None:
         """Drop history and results, and the cells' sources, which would pile up."""
         shell = self._shell
         # Traits that nobody observes, past traitlets: a fifth of the whole reset otherwise.
-        shell._trait_values.update(
-            execution_count=1, last_execution_result=None, last_execution_succeeded=True
-        )
+        traits = shell._trait_values
+        traits.update(execution_count=1, last_execution_result=None, last_execution_succeeded=True)
         shell._last_traceback = None
         # The formatter of tracebacks keeps the last one, and with it its frames.
         if getattr(shell.InteractiveTB, "tb", None) is not None:
@@ -195,23 +230,16 @@ class ShellBaseline:
         hook._ = hook.__ = hook.___ = ""
         hook.exec_result = None
         hook.msg = None
-        history = shell.history_manager
-        history.input_hist_parsed[:] = [""]
-        history.input_hist_raw[:] = [""]
-        for table in (
-            history.output_hist,
-            history.output_hist_reprs,
-            getattr(history, "outputs", None),  # IPython 9
-            getattr(history, "exceptions", None),
-            history.db_input_cache,
-            history.db_output_cache,
-        ):
-            if table:
-                table.clear()
-        history._trait_values.update(_i="", _ii="", _iii="", _i00="")
-        if history.dir_hist != self.folders:
-            history.dir_hist[:] = self.folders
-        shell.payload_manager.clear_payload()
+        manager = traits["history_manager"]
+        history = manager._trait_values
+        if self._look_at_history(history) != self._no_history:
+            _empty_history(history)
+        if outputs := getattr(manager, "outputs", None):  # IPython 9
+            outputs.clear()
+        if history["dir_hist"] != self.folders:
+            history["dir_hist"][:] = self.folders
+        if traits["payload_manager"]._payload:
+            shell.payload_manager.clear_payload()
         shell.compile.reset_compiler_flags()
         cells = shell.compile._filename_map
         for name in cells:
@@ -235,6 +263,17 @@ class ShellBaseline:
         if hidden != self._hidden:
             hidden.clear()
             hidden.update(self._hidden)
+
+
+def _empty_history(history: dict[str, Any]) -> None:
+    for name in _HISTORY.keys() & history.keys():
+        empty = _HISTORY[name]
+        if isinstance(empty, dict):
+            history[name].clear()
+        elif isinstance(empty, list):
+            history[name][:] = empty
+        else:
+            history[name] = empty
 
 
 def _read_traits(owner: Any) -> dict[str, Any]:

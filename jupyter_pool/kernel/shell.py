@@ -26,7 +26,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Type
 
 from jupyter_pool.kernel.interrupts import GATE
-from jupyter_pool.kernel.streams import send_streams
+from jupyter_pool.kernel.streams import PoolOutStream, send_streams
 
 __all__ = ["CELL_FILE", "PoolShell", "no_stdin"]
 
@@ -168,7 +168,8 @@ class PoolShell(ZMQInteractiveShell):
 
     Leans on InteractiveShell: `_get_exc_info` is asked for every exception that
     is shown, `_showtraceback` publishes, `_format_exception_for_storage` is for its history, `ask_exit` is what exit() and quit()
-    call, `InteractiveTB` formats (checked on IPython 9.18, ipykernel 7.4).
+    call, `InteractiveTB` formats (checked on IPython 9.18, ipykernel 7.4); ZMQInteractiveShell's
+    `set_parent` tells the parts that are named in ours, each of which has a `parent_header`.
     """
 
     displayhook_class = Type(PoolDisplayHook)
@@ -176,6 +177,19 @@ class PoolShell(ZMQInteractiveShell):
 
     #: Name and text of the error that was published last.
     last_shown = ("Exception", "")
+
+    def set_parent(self, parent: dict[str, Any]) -> None:
+        """What is shown from now on belongs to this message; as ipykernel's own, in a third of it."""
+        self.parent_header = parent
+        header = parent.get("header", {})
+        parts: tuple[Any, ...] = (self.displayhook, self.display_pub)
+        for part in parts:
+            part.parent_header = header
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, PoolOutStream):
+                stream.parent_header = header
+            elif hasattr(stream, "set_parent"):
+                stream.set_parent(parent)
 
     def init_events(self) -> None:
         """Make the events, with what IPython registers itself."""

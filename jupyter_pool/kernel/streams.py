@@ -36,7 +36,7 @@ from jupyter_client.session import extract_header
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.limit import Passing
 
-__all__ = ["PoolOutStream", "send_streams"]
+__all__ = ["PoolOutStream", "finish_request", "send_streams"]
 
 _READ_SIZE = 1 << 16
 # POSIX: a pipe that polls writable takes this many bytes without blocking.
@@ -46,6 +46,9 @@ _MOST = 1 << 18
 #: How many flushes may follow each other without a pause.
 _FLUSHES = 50
 
+
+# The pipes of both streams, to be looked at together.
+_pipes = select.poll() if hasattr(select, "poll") else None
 
 # One lock for both streams, since each sends what the other one holds before it takes text.
 _LOCK = threading.RLock()
@@ -165,10 +168,6 @@ class PoolOutStream(OutStream):
                 self._append(self._parent_header_global, self._decoder.decode(b"", final=True))
             self._send()
 
-    def set_header(self, header: dict[str, Any]) -> None:
-        """The parent of what is written from now on, already extracted."""
-        self.parent_header = header
-
     def set_parent(self, parent: dict[str, Any]) -> None:
         """Set the message that what is written from now on belongs to."""
         self.parent_header = extract_header(parent)
@@ -267,6 +266,8 @@ class PoolOutStream(OutStream):
             poll = select.poll()
             poll.register(read, select.POLLIN)
             self._has_data = poll.poll
+            assert _pipes is not None
+            _pipes.register(read, select.POLLIN)
         self._io_loop.add_callback(
             self._io_loop.add_handler, read, self._on_readable, self._io_loop.READ
         )
@@ -336,8 +337,27 @@ class PoolOutStream(OutStream):
         self.flush()
         if self._fid is not None:
             os.dup2(self._original_stdstream_copy, self._original_stdstream_fd)
+            if _pipes is not None:
+                _pipes.unregister(self._fid)
             self._fid = None
         self.pub_thread = None
+
+
+def finish_request(out: PoolOutStream, err: PoolOutStream) -> None:
+    """As both streams' `finish_request`, quicker where nothing was written."""
+    with _LOCK:
+        # Under the lock: nobody has taken text out of a pipe and not yet put it down.
+        if (
+            _pipes is not None
+            and not out._chunks
+            and not err._chunks
+            and not out._decoder.getstate()[0]
+            and not err._decoder.getstate()[0]
+            and not _pipes.poll(0)
+        ):
+            return
+    out.finish_request()
+    err.finish_request()
 
 
 def send_streams() -> None:

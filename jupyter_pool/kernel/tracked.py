@@ -7,7 +7,8 @@ All are cheap when nothing has changed, and free for what is not loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -135,17 +136,16 @@ def differ(one: Any, other: Any) -> bool:
 
 
 class Attributes:
-    """Attributes of a module, such as `tempfile.tempdir`; they need not be there."""
+    """Attributes of modules, such as `tempfile.tempdir`; they need not be there."""
 
-    def __init__(self, owner: ModuleType, names: tuple[str, ...]) -> None:
-        self._owner = owner
-        self._names = names
+    def __init__(self, names: Mapping[ModuleType, Sequence[str]]) -> None:
+        self._owners = [(owner, name) for owner, found in names.items() for name in found]
+        self._looks = [(vars(owner), name) for owner, name in self._owners]
         self._baseline = self.read()
 
     def read(self) -> list[Any]:
         """Their values now."""
-        get = vars(self._owner).get
-        return [get(name, _MISSING) for name in self._names]
+        return [found.get(name, _MISSING) for found, name in self._looks]
 
     def adopt(self, before: list[Any]) -> None:
         """Keep what an import has set."""
@@ -155,13 +155,16 @@ class Attributes:
 
     def restore(self) -> None:
         """Set them, or unset them if they were not there."""
-        for name, before, now in zip(self._names, self._baseline, self.read(), strict=True):
-            if now is before:
+        now = self.read()
+        if all(map(is_, now, self._baseline)):
+            return
+        for (owner, name), before, value in zip(self._owners, self._baseline, now, strict=True):
+            if value is before:
                 continue
             if before is _MISSING:
-                delattr(self._owner, name)
+                delattr(owner, name)
             else:
-                setattr(self._owner, name, before)
+                setattr(owner, name, before)
 
 
 _MISSING: Any = object()

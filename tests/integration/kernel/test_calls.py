@@ -101,6 +101,52 @@ def test_a_display_in_a_call_arrives_after_what_was_printed_before(worker: Worke
     assert answer.stdout == "before\nafter\n"
 
 
+def test_all_that_shows_something_in_a_call_belongs_to_the_call(worker: Worker) -> None:
+    @by_value
+    def show() -> str:
+        import asyncio
+        import sys
+        import threading
+
+        from IPython import get_ipython
+        from IPython.display import clear_output, display
+
+        async def say() -> None:
+            await asyncio.sleep(0)
+            print("task")
+
+        def run() -> None:
+            print("thread")
+            display({"text/plain": "thread"}, raw=True)
+
+        shell: Any = get_ipython()
+        print("main")
+        print("error", file=sys.stderr)
+        asyncio.run(say())
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        shell.displayhook("result")
+        clear_output()
+        assert shell.get_parent() == shell.kernel.get_parent()
+        return str(shell.kernel.get_parent()["header"]["msg_id"])
+
+    for before in ("a cell", "a call", "a lease"):
+        lease: dict[str, Any] = {"keep": True, "scope": before} if before == "a lease" else {}
+        if before != "a call":
+            worker.run("import sys; print('before')", **lease)
+        if lease:
+            assert "before" in finish(worker, submit(worker, print, "before", **lease)).stdout
+        answer = finish(worker, request := submit(worker, show))
+        assert value(answer) == request
+        assert set(answer.stdout.split()) == {"main", "task", "thread"}
+        assert answer.stderr == "error\n"
+        assert set(answer.types) == {
+            *("busy", "stream", "display_data", "execute_result", "clear_output", "idle"),
+        }
+    assert worker.run("print('after'); 2").result == "2"
+
+
 def test_a_call_that_lasts_is_announced_while_it_runs(worker: Worker) -> None:
     request = submit(worker, time.sleep, 30.0)
     worker.wait_for(request, lambda m: m["content"].get("execution_state") == "busy")
