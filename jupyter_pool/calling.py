@@ -206,16 +206,14 @@ def _is_found_by_name(function: object) -> bool:
         home = function.__self__.__name__
     else:
         return False
-    if home == "__main__" or home != function.__module__ or _by_value_modules():
+    if home == "__main__" or home != function.__module__:
         return False
+    if (cloudpickle := sys.modules.get("cloudpickle.cloudpickle")) is not None and getattr(
+        cloudpickle, "_PICKLE_BY_VALUE_MODULES", False
+    ):
+        return False  # somebody wants the functions of some modules to be sent as if of a notebook
     module = sys.modules.get(home)
     return module is not None and vars(module).get(function.__qualname__) is function
-
-
-def _by_value_modules() -> bool:
-    """Whether somebody wants the functions of some modules to be sent as if of a notebook."""
-    module = sys.modules.get("cloudpickle.cloudpickle")
-    return bool(getattr(module, "_PICKLE_BY_VALUE_MODULES", ()))
 
 
 def _pack_plain(name: str, value: Any, parts: Sequence[Any]) -> list[Frame] | None:
@@ -260,12 +258,17 @@ def pack_plain_call(
 
     Nothing of that can refer to a handle, or be large.
     """
-    if kwargs or not _is_found_by_name(function) or not _PLAIN.issuperset(map(type, args)):
+    if kwargs:
         return None
-    if not _are_short(args):
+    for arg in args:
+        kind = type(arg)
+        if kind is not int and (kind not in _PLAIN or not _is_short(arg)):
+            return None
+    if not _is_found_by_name(function):
         return None
     packed = _pack_named(function)
-    return PackedCall(packed.frames, [pickle.dumps({"args": args, "kwargs": {}}, protocol=5)])
+    frames = [pickle.dumps({"args": args, "kwargs": {}}, protocol=5)]
+    return PackedCall(packed.frames, frames, title=f"{packed.name}()")
 
 
 #: Types that hold nothing else.
@@ -273,7 +276,11 @@ _PLAIN: frozenset[type] = frozenset((int, float, complex, bool, str, bytes, type
 
 
 def _are_short(args: Sequence[Any]) -> bool:
-    return not any(type(arg) in (str, bytes) and len(arg) >= 1000 for arg in args)
+    return all(map(_is_short, args))
+
+
+def _is_short(arg: Any) -> bool:
+    return type(arg) not in (str, bytes) or len(arg) < 1000
 
 
 def pack_chunk(

@@ -57,10 +57,10 @@ class _Face:
 
     def _call_output(self) -> Any:
         """Who sees the outputs of a call: an `on_output` that was preset, or whoever reads ours."""
-        from jupyter_pool.engine.calls import Guarded
-
         if "on_output" not in self._presets:
             return shown_here()
+        from jupyter_pool.engine.calls import Guarded
+
         on_output = self._presets["on_output"]
         return None if on_output is None else Guarded(on_output, self._pool.log)
 
@@ -101,7 +101,7 @@ class _Face:
             future.set_exception(error)
             return future
         future.request_id = request.id
-        driver.engine.post(lambda: driver.submit(request))
+        driver.engine.submit(driver, request)
         return future
 
     def _begin_map(
@@ -134,7 +134,7 @@ class _Face:
             own = shown_for(show)
             sink = ChunkSink(run, start, items, own, pool.shower)
             request = prepare_call(pool, driver, self._presets, sink, call, show=own, group=group)
-            driver.engine.post(lambda: driver.submit(request))
+            driver.engine.submit(driver, request)
             return request.id
 
         workers = pool.config.size + pool.config.overflow

@@ -69,6 +69,8 @@ def load(frames: Sequence[Any], *, main_globals: dict[str, Any] | None = None) -
     Exception
         Whatever unpickling raises.
     """
+    if main_globals is None and len(frames) == 1 and type(frames[0]) is bytes:
+        return pickle.loads(frames[0])
     head, *buffers = (memoryview(getattr(frame, "buffer", frame)) for frame in frames)
     writable = [bytearray(view) if view.readonly else view for view in buffers]
     if main_globals is None:

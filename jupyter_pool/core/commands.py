@@ -163,7 +163,7 @@ class SetUp:
     worker_id: WorkerId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as others: there is one for every call, and that costs
 class Finish:
     """The request is over. `worker_id`: the worker that held it last, if one did.
 

@@ -106,7 +106,7 @@ class Desk:
                 # At once, not when the line has been served: that would take the worker whose turn
                 # this was, and so would the next in line again and again.
                 self._serve_aside(now)
-        if queue and staff.supervision.degraded and not staff.hopeful:
+        if staff.supervision.degraded and queue and not staff.hopeful:
             reason = staff.supervision.last_reason
             if not staff.usable:
                 self.finish_queued(Outcome.START_FAILED, reason)
@@ -149,7 +149,8 @@ class Desk:
     # --- running -------------------------------------------------------------------------------
 
     def _dispatch(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
-        self._timers.cancel(TimerKind.CHECKOUT, request.id)
+        if request.checkout_deadline is not None:
+            self._timers.cancel(TimerKind.CHECKOUT, request.id)
         self._limit_run(request, now)
         if self._staff.config.replace_after_request or request.isolation == "process":
             mark_for_replacement(worker, StopReason.RECYCLED, "isolation")
@@ -263,10 +264,10 @@ class Desk:
             room = min(room, staff.config.max_tasks - worker.served - has)
         boarded: list[tuple[RequestId, int]] = []
         while len(boarded) < room and queue.in_line:
-            request = queue.peek()
+            request = queue.pop()
             if request.kind is None or (seconds := seconds + of(request.kind)) > BUDGET:
+                queue.push_front(request)
                 break
-            queue.pop()
             if request.checkout_deadline is not None:
                 self._timers.cancel(TimerKind.CHECKOUT, request.id)
             request.move(RequestState.RIDING)
@@ -477,8 +478,10 @@ class Desk:
                 self._finish(run, theirs, reason)
         request.move(RequestState.FINISHED)
         del self.requests[request.id]
-        self._timers.cancel(TimerKind.CHECKOUT, request.id)
-        self._timers.cancel(TimerKind.RUN, request.id)
+        if request.checkout_deadline is not None:
+            self._timers.cancel(TimerKind.CHECKOUT, request.id)
+        if request.run_deadline is not None:
+            self._timers.cancel(TimerKind.RUN, request.id)
         self._out.append(Finish(request.id, outcome, request.worker_id, reason, clean))
 
     def _lease(self, lease_id: RequestId | None) -> LeaseRecord | None:

@@ -36,6 +36,7 @@ __all__ = [
     "SetUpDone",
     "Start",
     "Submit",
+    "SubmitAll",
     "SubmitInLease",
     "Tick",
     "WorkerDied",
@@ -62,7 +63,7 @@ class Start:
     """Start the base workers (a lazy pool starts none of them yet). Idempotent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as others: there is one for every call, and that costs
 class Submit:
     """A request wants a worker. An unstarted pool starts.
 
@@ -85,6 +86,13 @@ class Submit:
     lease: bool = False
     isolation: str = "namespace"
     kind: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAll:
+    """These in this order, as if one by one at the same time; cheaper, where many come together."""
+
+    submits: tuple[Submit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +302,7 @@ class Tick:
 Event: TypeAlias = (
     Start
     | Submit
+    | SubmitAll
     | SubmitInLease
     | ReturnLease
     | Cancel

@@ -64,15 +64,11 @@ class FairQueue:
         group, waiters = next(iter(self._groups.items()))
         _, request = waiters.popitem(last=False)
         self.in_line -= 1
-        if waiters:
-            self._groups.move_to_end(group)
-        else:
+        if not waiters:
             del self._groups[group]
+        elif len(self._groups) > 1:
+            self._groups.move_to_end(group)
         return request
-
-    def peek(self) -> RequestRecord:
-        """The next in line. Raises StopIteration if there is none."""
-        return next(iter(next(iter(self._groups.values())).values()))
 
     def set_aside(self, request: RequestRecord) -> None:
         """Have one that was popped wait outside the line, behind those that do already."""

@@ -27,6 +27,7 @@ class Roster:
         "_last_id",
         "_overflow",
         "_size",
+        "_taken",
         "idle",
         "records",
         "seated",
@@ -46,6 +47,10 @@ class Roster:
         self.idle = self._by_state[WorkerState.IDLE]
         self.standby = self._by_state[WorkerState.STANDBY]
         self.starting = self._by_state[WorkerState.STARTING]
+        self._taken = [
+            self._by_state[state]
+            for state in (WorkerState.BUSY, WorkerState.LEASED, WorkerState.INTERRUPTING)
+        ]
         self._overflow: OrderedDict[WorkerId, WorkerRecord] = OrderedDict()
 
     def __len__(self) -> int:
@@ -54,6 +59,11 @@ class Roster:
     def count(self, state: WorkerState) -> int:
         """How many are in this state."""
         return len(self._by_state[state])
+
+    @property
+    def taken(self) -> int:
+        """How many have something to do: a request, a lease, or one that is being interrupted."""
+        return sum(map(len, self._taken))
 
     def add(self, now: float) -> WorkerRecord:
         """Make a new worker, which starts now."""

@@ -117,6 +117,9 @@ class Staff:
 
     def fill(self, waiting: int, now: float) -> None:
         """Fill the seats and the reserve. `waiting`: how many requests no worker was found for."""
+        if self.roster.seated >= self.config.capacity and not self._missing_reserve():
+            self._watch_surplus()  # the rule, and asked for after every event
+            return
         missing = self._missing_seats(waiting)
         while missing and self.roster.standby:
             self._promote(now)
@@ -336,6 +339,8 @@ class Staff:
         """Say if the breaker has moved, as follows from how starts go."""
         supervision = self.supervision
         if not supervision.degraded:
+            if supervision.breaker is Breaker.CLOSED:
+                return
             state = Breaker.CLOSED
         elif self._probe in self._on_trial:
             state = Breaker.HALF_OPEN

@@ -55,7 +55,7 @@ _SWEEP_ABOVE: Final = 64  # sweeping a small heap gains nothing
 class Timers:
     """Deadlines by kind and subject."""
 
-    __slots__ = ("_heap", "_in_heap", "_lanes", "_not_before", "_serial")
+    __slots__ = ("_heap", "_in_heap", "_lanes", "_serial", "not_before")
 
     def __init__(self) -> None:
         self._lanes: dict[TimerKind, OrderedDict[Hashable, float]] = {
@@ -64,7 +64,8 @@ class Timers:
         self._heap: list[tuple[float, int, _Key]] = []
         self._in_heap: dict[_Key, int] = {}  # the serial number of the entry that counts
         self._serial = 0
-        self._not_before = _NEVER  # nothing is due before; that spares most searches
+        self.not_before = _NEVER
+        """Nothing is due before, which spares most searches. Others only read it."""
 
     def __len__(self) -> int:
         """How many timers are set."""
@@ -82,7 +83,7 @@ class Timers:
             lane[subject] = when
         else:
             self._push(when, (kind, subject))
-        self._not_before = min(self._not_before, when)
+        self.not_before = min(self.not_before, when)
 
     def _push(self, when: float, key: _Key) -> None:
         self._serial += 1
@@ -107,16 +108,16 @@ class Timers:
     def next(self) -> float | None:
         """When the next timer is due."""
         when, _ = self._first()
-        self._not_before = when
+        self.not_before = when
         return None if when == _NEVER else when
 
     def pop_due(self, now: float) -> _Key | None:
         """Take out the next timer if it is due: never before its time."""
-        if now < self._not_before:
+        if now < self.not_before:
             return None
         when, key = self._first()
         if key is None or when > now:
-            self._not_before = when
+            self.not_before = when
             return None
         self.cancel(*key)
         return key

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 def busy_workers(driver: Driver) -> int:
     """How many workers are taken: by a request, a lease, or one that is being interrupted."""
-    count = driver.core.count
-    return count(WorkerState.BUSY) + count(WorkerState.LEASED) + count(WorkerState.INTERRUPTING)
+    return driver.core.taken
 
 
 def wait_info(driver: Driver, request: Request) -> WaitInfo:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.handles import Stored
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .setups import Setup
 
 
+#: What mostly is to be said of frames.
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Outbox:
     """Makes a request's frames into those that one worker is sent. Lives on the I/O thread."""
 
@@ -28,9 +33,13 @@ class Outbox:
         #: What the worker was sent of what was put, and programs, until it is told to forget it.
         self._loaded: dict[str, weakref.ref[Stored] | weakref.ref[Program]] = {}
 
-    def pack(self, request: Request | Setup, first: int = 0) -> tuple[list[Buffer], dict[str, Any]]:
+    def pack(
+        self, request: Request | Setup, first: int = 0
+    ) -> tuple[list[Buffer], Mapping[str, Any]]:
         """The frames from `first` on, and what the envelope must say of them."""
         frames = [self._sent(frame) for frame in request.frames[first:]]
+        if not self._loaded and not request.puts:
+            return frames, _NOTHING
         said: dict[str, Any] = {}
         if self._loaded:
             forget = [key for key, stored in self._loaded.items() if stored() is None]
@@ -59,7 +68,7 @@ class Outbox:
         self._loaded.pop(name, None)
 
     def _sent(self, frame: Buffer | Segment) -> Buffer:
-        if not isinstance(frame, Segment):
+        if type(frame) is bytes or not isinstance(frame, Segment):
             return frame
         if self._shared is None:
             buffer: Buffer = frame.buffer
@@ -79,7 +88,7 @@ class Janitor:
         frames, puts = request.frames, request.puts
         request.frames = request.puts = ()
         if request.pace is not None:
-            return  # which means that they are small
+            return  # which means that they are small, and nothing was put
         if puts or any(isinstance(frame, Segment) for frame in frames):
             if self._thread is None:
                 self._thread = threading.Thread(

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -53,25 +53,20 @@ from jupyter_pool.core import (
     SetUpDone,
     Start,
     StartWorker,
-    StopReason,
     StopWorker,
     Submit,
+    SubmitAll,
     SubmitInLease,
     TakeBack,
     Tick,
-    WorkerDied,
-    WorkerSpent,
     WorkerStartFailed,
     WorkerState,
-    WorkerStopped,
     WorkerUnresponsive,
 )
 from jupyter_pool.core.commands import Riders
 from jupyter_pool.core.state import SEATED
 from jupyter_pool.errors import InvalidRequest, PoolError, PoolNotAvailable, WorkerStartError
 from jupyter_pool.handles import Handle, Puts
-from jupyter_pool.provisioning.launcher import Exited, Launched, LaunchSpec
-from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.reports import HealthReport
 from jupyter_pool.serialize import pack_alone
 
@@ -82,47 +77,21 @@ from .comms import CommMessage
 from .events import Hub
 from .health import HEALTH_TIMEOUT, HealthCheck
 from .link import Flight, Link
-from .log import PoolLog
+from .log import LOGGER, PoolLog
 from .memory import OomWatch
 from .memory_watch import Excess, MemoryWatch
 from .programs import Programs
 from .request import LONGEST_WAIT, Completion, Request
 from .settle import start_error, succeeded
 from .setups import Setups
+from .staffing import StartFailure, hanging_setup, start_worker, stop_worker
 from .surroundings import Surroundings
 from .telling import Teller
 
 if TYPE_CHECKING:
     from .loop import Engine
 
-#: How long the last words of a dead worker may still be on their way, in seconds.
-LAST_WORDS = 0.01
-
-_KILLS = {
-    StopReason.TIMED_OUT,
-    StopReason.CANCELLED,
-    StopReason.START_TIMEOUT,
-    StopReason.PROTOCOL,
-    StopReason.MEMORY_LIMIT,
-    StopReason.UNRESPONSIVE,
-    StopReason.RESET_FAILED,
-    StopReason.SETUP_FAILED,
-    StopReason.RESTARTED,
-}
-
 _serials = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailure:
-    """Why a worker did not become ready: as the launcher knows it, or because time was up."""
-
-    error: str | None
-    status: int | None
-    stderr: str
-    timed_out: bool = False
-    #: What is to be said if a setup is the cause.
-    setup: WorkerStartError | None = None
 
 
 class Driver:
@@ -181,7 +150,10 @@ class Driver:
                 event = self._pending.popleft()
                 for command in self.core.handle(event, time.monotonic()):
                     self._carry_out(command)
-                self._answer_ready(event.reason if isinstance(event, WorkerStartFailed) else None)
+                if self._waiting_for_ready:
+                    self._answer_ready(
+                        event.reason if isinstance(event, WorkerStartFailed) else None
+                    )
         finally:
             self._feeding = False
             self.activity.note()
@@ -233,42 +205,49 @@ class Driver:
                     ProtocolViolation(command.worker_id, f"nothing: it cannot be reached ({error})")
                 )
 
-    def next_deadline(self) -> float | None:
-        """When the core wants to be told that time has passed."""
-        return self.core.next_deadline()
+    def quiet_until(self) -> float:
+        """Until when the core need not be told that time has passed; inf: no deadline is set."""
+        return self.core.quiet_until
 
     def tick(self, now: float) -> None:
         """Tell the core, if that time has come."""
+        if now < self.core.quiet_until:
+            return
         deadline = self.core.next_deadline()
         if deadline is not None and deadline <= now:
             self.feed(Tick())
 
     # -- requests ----------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> None:
-        """Take in a request; its sink gets exactly one end, whatever happens."""
-        self.requests[request.id] = request
-        self.log(logging.DEBUG, "request queued", request=request)
-        self.teller.queued(request)
+    def submit(self, *requests: Request) -> None:
+        """Take in requests; the sink of each gets exactly one end, whatever happens."""
+        submits: list[Submit] = []
+        logged = LOGGER.isEnabledFor(logging.DEBUG)
         if self.accounting.started_at is None:
             self.accounting.started_at = time.monotonic()
-        if request.session_id is not None and not request.is_lease:
-            self.accounting.sessions.touch(request.session_id)
-        if request.lease is not None:
+        for request in requests:
+            self.requests[request.id] = request
+            try:
+                if logged:
+                    self.log(logging.DEBUG, "request queued", request=request)
+                self.teller.queued(request)
+                if request.session_id is not None and not request.is_lease:
+                    self.accounting.sessions.touch(request.session_id)
+            except Exception:  # noqa: BLE001 - none of them, nor of the others, must be lost by it
+                self.log(logging.ERROR, "cannot tell of a request", exc_info=True)
+            if request.lease is None:
+                submits.append(_submit_event(request))
+                continue
+            self._feed_submits(submits)
+            submits = []
             self.feed(SubmitInLease(request.id, request.lease, request.timeout))
-        else:
-            self.feed(
-                Submit(
-                    request.id,
-                    request.group,
-                    request.checkout_deadline,
-                    request.timeout,
-                    request.retries,
-                    request.is_lease,
-                    request.isolation,
-                    request.pace,
-                )
-            )
+        self._feed_submits(submits)
+
+    def _feed_submits(self, submits: list[Submit]) -> None:
+        if len(submits) > 1:
+            self.feed(SubmitAll(tuple(submits)))
+        elif submits:
+            self.feed(submits[0])
 
     def cancel(self, request_id: str) -> None:
         """Give up a request; unknown ids are requests that have ended."""
@@ -372,7 +351,7 @@ class Driver:
             return None if wanted is None else int(wanted)
         if self.surroundings.bounds_threads:
             return None
-        return max(1, self._cpus // max(1, busy_workers(self)))
+        return max(1, self._cpus // max(1, self.core.taken))
 
     def baseline(self) -> dict[str, Any]:
         """What a new worker is told first."""
@@ -388,7 +367,8 @@ class Driver:
         request = self.requests[str(command.request_id)]
         previous, request.worker_id = request.worker_id, command.worker_id
         request.attempt = command.attempt
-        self.log(logging.DEBUG, "request goes to worker %d", command.worker_id, request=request)
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            self.log(logging.DEBUG, "request goes to worker %d", command.worker_id, request=request)
         first = request.first_dispatched is None
         if first and not request.sink.granted(command.worker_id):
             self.engine.janitor.clear(request)
@@ -398,7 +378,8 @@ class Driver:
         if first:
             self._note_wait(request)
         self.teller.dispatched(request, previous)
-        self._watch_memory(command.worker_id)
+        if self.memory is not None:
+            self._watch_memory(command.worker_id)
 
     def _send(self, link: Link, request: Request, riders: Riders) -> None:
         """Send a request; a call that may ride with those that ride along, and if none does, in a way
@@ -425,11 +406,13 @@ class Driver:
     def _boarding(self, worker_id: int, riders: Riders) -> list[Request]:
         """The requests that ride along, but for those that were given up in the last moment."""
         boarding = []
+        logged = LOGGER.isEnabledFor(logging.DEBUG)
         for request_id, attempt in riders:
             request = self.requests[str(request_id)]
             previous, request.worker_id = request.worker_id, worker_id
             request.attempt = attempt
-            self.log(logging.DEBUG, "request goes to worker %d", worker_id, request=request)
+            if logged:
+                self.log(logging.DEBUG, "request goes to worker %d", worker_id, request=request)
             if request.first_dispatched is None:
                 if not request.sink.granted(worker_id):
                     self._pending += (Cancel(request.id), GivenBack(worker_id, (request.id,)))
@@ -460,7 +443,7 @@ class Driver:
 
     def _finish(self, command: Finish) -> None:
         request = self.requests.pop(str(command.request_id))
-        if command.worker_id is not None:
+        if self.memory is not None and command.worker_id is not None:
             self._watch_memory(command.worker_id)
             if request.comms and (link := self.links.get(command.worker_id)) is not None:
                 link.traffic.end(request)
@@ -468,21 +451,24 @@ class Driver:
         if flight is None and command.worker_id is not None:
             flight = self._unfinished_flight(command.worker_id, request)
         now = time.monotonic()
+        well = went_well(command, flight)
         completion = Completion(
             request,
             self.name,
             command.outcome,
             flight.collector if flight else None,
             flight.reply if flight else None,
-            self._reason(command),
+            None if well else self._reason(command),
             command.clean,
             now,
-            {} if went_well(command, flight) else self._facts(command),
+            {} if well else self._facts(command),
             flight.marks if flight else None,
         )
-        self._count(completion)
-        self.teller.ended(completion)
-        self._log_end(completion)
+        self._count(completion, ok=well)
+        if not well or request.traces or self.hub.wanted:
+            self.teller.ended(completion)
+        if not well or LOGGER.isEnabledFor(logging.DEBUG):
+            self._log_end(completion)
         self.engine.janitor.clear(request)
         request.sink.finish(completion)
         self.activity.ended(completion)
@@ -532,7 +518,9 @@ class Driver:
                 None,
                 self._words_of_starting(),
                 timed_out=True,
-                setup=next(filter(None, map(self._hanging_setup, self.links.values())), None),
+                setup=next(
+                    filter(None, map(partial(hanging_setup, self), self.links.values())), None
+                ),
             )
         link = self.links.get(command.worker_id or 0)
         exited = link.exited if link is not None else None
@@ -541,11 +529,6 @@ class Driver:
         if command.reason is None and not command.clean:
             return exited
         return command.reason
-
-    def _hanging_setup(self, link: Link) -> WorkerStartError | None:
-        """What is to be said of a worker that runs a setup instead of becoming ready."""
-        setup = link.flight.setup if link.flight is not None and not link.ready else None
-        return None if setup is None else self.setups.explain_end(link, setup)
 
     def _words_of_starting(self) -> str:
         said = [
@@ -576,17 +559,16 @@ class Driver:
         holders = [self.requests.get(str(lease)) for lease in ids if lease is not None]
         return [str(holder.borrower) for holder in holders if holder and holder.borrower]
 
-    def _count(self, completion: Completion) -> None:
+    def _count(self, completion: Completion, *, ok: bool) -> None:
         request = completion.request
-        ok = completion.outcome is Outcome.DONE
-        outcome = completion.outcome.value
-        if ok and completion.reply is not None:
-            ok = succeeded(completion.reply)
-            outcome = "ok" if ok else "failed"
         busy = 0.0
         if request.first_dispatched is not None:
             busy = completion.finished - request.first_dispatched
         if not request.is_lease:
+            if completion.outcome is not Outcome.DONE or completion.reply is None:
+                outcome = completion.outcome.value
+            else:
+                outcome = "ok" if ok else "failed"
             self.accounting.outcomes[outcome] += 1
             if request.first_dispatched is not None:
                 self.accounting.runs.add(busy)
@@ -599,107 +581,6 @@ class Driver:
             self._watch_sessions()
 
     # -- workers -----------------------------------------------------------------------------
-
-    def _start_worker(self, command: StartWorker) -> None:
-        link = Link(self, command.worker_id, foreign=self.foreign)
-        self.links[link.worker_id] = link
-        self.teller.starting(link)
-        self.accounting.workers_started += 1
-        if self.accounting.started_at is None:
-            self.accounting.started_at = time.monotonic()
-        spec = LaunchSpec(
-            self.config.kernel_name,
-            self.surroundings.start_folder(),
-            self.surroundings.env,
-            tuple(self.config.preload),
-        )
-
-        def post(news: Launched | Exited) -> None:
-            self.engine.post(partial(self._heard, link, news))
-
-        link.process = self.launcher.start(f"w{command.worker_id}-{self.serial}", spec, post)
-
-    def _heard(self, link: Link, news: Launched | Exited) -> None:
-        if isinstance(news, Launched):
-            link.connect(news)
-        else:
-            link.exited = news
-            self.engine.after(LAST_WORDS if link.flight else 0.0, partial(self._gone, link))
-
-    def _gone(self, link: Link) -> None:
-        """A worker's process has ended, and what it said last is read."""
-        exited = link.exited
-        assert exited is not None
-        worker_id = link.worker_id
-        if self.setups.gone(link) and not link.ready and link.stop is None:
-            # It is taken back, and the next start is another matter.
-            self.feed(WorkerSpent(worker_id, "its setup failed"))
-        if not link.ready and link.stop in (None, StopReason.START_TIMEOUT):
-            timed_out = link.stop is not None
-            failure = link.setup_failure or self._hanging_setup(link)
-            self._note_start_failure(link, exited, timed_out, failure)
-            if not timed_out:  # else it was killed, and that was told
-                self.teller.lost(link, "failed to start")
-            self.feed(
-                WorkerStartFailed(
-                    worker_id,
-                    StartFailure(
-                        link.refusal or exited.error,
-                        exited.status,
-                        exited.stderr,
-                        timed_out,
-                        failure,
-                    ),
-                )
-            )
-        elif link.stop is not None:
-            if len(link.flights) > 1:  # which of them has begun?
-                link.note_last_work(exited)
-            self.feed(WorkerStopped(worker_id))
-        else:
-            link.note_last_work(exited)
-            exitcode, signal = describe_exit(exited.status)
-            cause = signal or ("unknown" if exitcode is None else f"exit code {exitcode}")
-            self.accounting.lost[cause] += 1
-            self.teller.lost(link, cause, self.holder(worker_id))
-            self.log(
-                logging.WARNING,
-                "worker %d (pid %s) died: %s",
-                worker_id,
-                link.pid,
-                cause,
-                worker_id=worker_id,
-                request=self.holder(worker_id),
-            )
-            self.feed(WorkerDied(worker_id, exited))
-        link.close()
-        del self.links[worker_id]
-        self.teller.gone(worker_id)
-        self.setups.missed(worker_id)
-        if self.memory is not None:
-            self.memory.forget(worker_id)
-
-    def _note_start_failure(
-        self, link: Link, exited: Exited, timed_out: bool, setup: WorkerStartError | None
-    ) -> None:
-        self.accounting.lost["start timed out" if timed_out else "failed to start"] += 1
-        exitcode, signal = describe_exit(exited.status)
-        how = signal or ("not launched" if exitcode is None else f"exit code {exitcode}")
-        if setup is not None:
-            how = "its setup failed"
-        elif link.refusal:
-            how = "it runs, but does not execute"
-        elif timed_out:
-            how = "not ready in time"
-        elif exited.error:  # the launcher's own words
-            how = exited.error
-        worker_id = link.worker_id
-        self.log(
-            logging.WARNING, "worker %d did not start: %s", worker_id, how, worker_id=worker_id
-        )
-        # What a kernel says may be anybody's secret; the error has it as well.
-        words = link.refusal or exited.stderr
-        self.log(logging.DEBUG, "worker %d said: %s", worker_id, words, worker_id=worker_id)
 
     def start_refused(self, link: Link, content: dict[str, Any]) -> None:
         """The probe of a new worker failed: it runs but it does not work."""
@@ -717,38 +598,6 @@ class Driver:
         assert link.process is not None
         link.setup_failure = error
         self.launcher.stop(link.process, kill=True)
-
-    def _note_recycle(self, worker_id: int, cause: str) -> None:
-        # Said once; after that it is counted.
-        level = logging.DEBUG if cause in self.accounting.recycled else logging.INFO
-        # Without names that the code has given to threads, or the words of what it raised.
-        told = cause if level == logging.DEBUG else cause.split(": ", maxsplit=1)[0]
-        self.log(level, "worker %d is recycled: %s", worker_id, told, worker_id=worker_id)
-        self.accounting.recycled[cause] += 1
-
-    def _stop_worker(self, command: StopWorker) -> None:
-        link = self.links[command.worker_id]
-        link.stop = command.why
-        self.teller.stopped(
-            link,
-            command.why,
-            command.detail,
-            killed=command.why in _KILLS,
-            holder=self.holder(command.worker_id),
-        )
-        assert link.process is not None
-        if command.why in _KILLS:
-            self.accounting.killed[command.why.value] += 1
-        elif command.why is StopReason.RECYCLED:
-            self._note_recycle(command.worker_id, command.detail or command.why.value)
-        elif command.why is StopReason.DRAINED:
-            self.accounting.recycled[command.why.value] += 1
-        running = link.flight is not None and link.ready
-        # One that is still starting has nothing to tidy up, and does not listen yet.
-        kill = command.kill or not link.ready
-        if not kill:
-            link.shut_down()
-        self.launcher.stop(link.process, kill=kill, dump=kill and running and not self.foreign)
 
     # -- memory ------------------------------------------------------------------------------
 
@@ -877,6 +726,19 @@ class Driver:
         HealthCheck(self, list(self.links.values()), timeout, answer)
 
 
+def _submit_event(request: Request) -> Submit:
+    return Submit(
+        request.id,
+        request.group,
+        request.checkout_deadline,
+        request.timeout,
+        request.retries,
+        request.is_lease,
+        request.isolation,
+        request.pace,
+    )
+
+
 def went_well(command: Finish, flight: Flight | None) -> bool:
     """Whether no error will have to be explained."""
     reply = flight.reply if flight is not None else None
@@ -906,8 +768,8 @@ def _core_config(config: PoolConfig, *, foreign: bool) -> CoreConfig:
 
 
 _CARRY_OUT: dict[type[Command], Callable[[Driver, Any], None]] = {
-    StartWorker: Driver._start_worker,
-    StopWorker: Driver._stop_worker,
+    StartWorker: start_worker,
+    StopWorker: stop_worker,
     Dispatch: Driver._dispatch,
     Ride: Driver._ride,
     TakeBack: Driver._take_back,

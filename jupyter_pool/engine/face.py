@@ -442,9 +442,10 @@ def _is_future(request: Request) -> bool:
 
 def _merge(pool: PoolFace, presets: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not DEFAULT}
-    for name in REQUEST_PRESETS:
-        if name in presets:
-            options.setdefault(name, presets[name])
+    if presets:
+        for name in REQUEST_PRESETS:
+            if name in presets:
+                options.setdefault(name, presets[name])
     options.setdefault("output_limit", pool.config.output_limit)
     return options
 

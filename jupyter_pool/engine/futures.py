@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import CANCELLED, RUNNING
+from concurrent.futures._base import CANCELLED, FINISHED, RUNNING
 from functools import partial
 from typing import Any, TypeVar
 
@@ -131,8 +131,11 @@ class PoolFuture(Future[_T]):
 
     def result(self, timeout: float | None = None) -> _T:
         """The value, unpickled by the first thread that asks; or what the call raised."""
-        if self._sealed is not None or not self.done():
+        if self._sealed is not None or self._state != FINISHED:
             self._open(timeout)
+        # It is final now, so that no lock is needed to look.
+        if self._state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[return-value]
         try:
             return super().result(0)
         finally:
@@ -140,12 +143,13 @@ class PoolFuture(Future[_T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised, or None."""
-        if self._sealed is not None or not self.done():
+        if self._sealed is not None or self._state != FINISHED:
             self._open(timeout)
         return super().exception(0)
 
     def _open(self, timeout: float | None) -> None:
-        super().exception(timeout)  # waits
+        if self._state != FINISHED:
+            super().exception(timeout)  # waits
         if self._sealed is None:
             return
         with self._opening:
@@ -184,11 +188,14 @@ class PoolFuture(Future[_T]):
         """Set what `opener` returns or raises when somebody asks, in the thread of that one."""
         self._callback_thread = callbacks
         self._sealed = opener
-        # Whoever waits for the first exception must know.
-        if failed:
-            self._end(partial(self.set_exception, _NOT_OPENED))
-        else:
-            self._end(partial(self.set_result, None))  # type: ignore[arg-type]
+        try:
+            # Whoever waits for the first exception must know.
+            if failed:
+                self.set_exception(_NOT_OPENED)
+            else:
+                self.set_result(None)  # type: ignore[arg-type]
+        except InvalidStateError:  # cancelled while it ran
+            self._sealed = None
 
     def _end(self, end: Callable[[], None]) -> None:
         try:
@@ -232,6 +239,8 @@ def resolve_call(
 class FutureSink:
     """The caller holds a future and wants no outputs as they happen."""
 
+    __slots__ = ("_callbacks", "_future", "_granted", "_resolve")
+
     wants_output = False
 
     def __init__(
@@ -255,9 +264,11 @@ class FutureSink:
 
     def _end(self, completion: Completion, callbacks: CallbackThread | None) -> None:
         # The first call tells those who wait() that it was cancelled; a second one is an error.
-        wanted = self._granted or self._future.set_running_or_notify_cancel()
-        if wanted and not self._future.cancelled():
-            self._resolve(self._future, completion, callbacks)
+        future = self._future
+        wanted = self._granted or future.set_running_or_notify_cancel()
+        # Not under its lock: should it be cancelled from here on, to end it is refused.
+        if wanted and future._state == RUNNING:
+            self._resolve(future, completion, callbacks)
 
 
 class CallSink(FutureSink):
@@ -266,6 +277,8 @@ class CallSink(FutureSink):
     They are shown by a thread that all calls of a pool share, and a call that printed something is
     done when that was shown. One that printed nothing never comes near it.
     """
+
+    __slots__ = ("_show", "_shower", "_shown")
 
     wants_output = True
 
@@ -298,6 +311,8 @@ class StreamingFutureSink(FutureSink):
     A slow callback holds up its own request's future only, and that future is done after the last
     output was seen.
     """
+
+    __slots__ = ("_completion", "_lock", "_on_output", "_thread", "_unfinished")
 
     wants_output = True
 

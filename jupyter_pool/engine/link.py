@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from . import wire
 from .comms import COMM_TYPES, CommMessage, CommTraffic, comm_event
 from .data import Outbox
 from .marks import Marks
-from .riding import PATIENCE, Rides, pack_calls, read_answers, read_entries
+from .riding import PATIENCE, RiddenCall, Rides, pack_calls, read_answers, read_entries
 from .setups import SettingUp
 from .sockets import Channels, send
 from .wire import Buffer, Message, Signer
@@ -67,13 +67,14 @@ class Flight:
 
     message_id: str
     request: Request | None
-    collector: OutputCollector = field(default_factory=OutputCollector)
+    #: None: it has put out nothing yet.
+    collector: OutputCollector | None = None
     reply: Message | None = None
     reply_type: str = "execute_reply"
     #: Of a call, as sent.
     header: bytes = b""
-    #: Of a cell: when what came.
-    marks: Marks = field(default_factory=Marks)
+    #: Of a cell: when what came. None: nothing has yet.
+    marks: Marks | None = None
     started: bool = False
     interruptible: bool = False
     interrupt: bool = False
@@ -84,6 +85,12 @@ class Flight:
     fence: str | None = None
     #: How long it took, where the worker says so.
     seconds: float | None = None
+
+    def mark(self) -> Marks:
+        """Where to note that something came."""
+        if self.marks is None:
+            self.marks = Marks()
+        return self.marks
 
 
 class Link:
@@ -255,7 +262,9 @@ class Link:
         """
         rides = self._rides
         assert rides is not None
-        calls = []
+        calls: list[RiddenCall] = []
+        told: dict[str, Any] = {}
+        alike: Request | None = None
         for request in requests:
             assert request.split is not None
             self._sent += 1
@@ -265,31 +274,36 @@ class Link:
             if (name := request.function) is not None and name in self._functions:
                 begin = request.split
             frames, more = self.outbox.pack(request, begin)
-            envelope = {**self.driver.envelope(request), **more}
+            if alike is None or not _are_told_the_same(request, alike):
+                told, alike = self.driver.envelope(request), request
+            envelope = {**told, **more} if more else told
             calls.append((message_id, envelope, request, request.split - begin, frames))
         number = rides.issue([call[0] for call in calls[first:]])
         content, metadata, buffer = pack_calls(number, first, calls)
         for message_id, _, request, _, _ in calls:
             if request.function is not None:
                 self._functions.add(request.function)
-            self._take_off(Flight(message_id, request, reply_type="call_reply"))
+            self.flights[message_id] = Flight(message_id, request, reply_type="call_reply")
             self.engine.expect(message_id, self)
         self._send("calls_request", self.engine.new_id(), content, metadata, [buffer])
         if not self._watched and rides.ticketed:
             self._watched = True
-            self._watch(self._progress)
+            self._watch()
 
-    def _watch(self, progress: int) -> None:
+    def _watch(self) -> None:
         """Take back what waits behind a call that takes long."""
+        assert self._rides is not None
+        before = self._progress, self._rides.left()
 
         def look() -> None:
             rides = self._rides
             self._watched = rides is not None and bool(rides.ticketed)
             if not self._watched:
                 return
-            if self._progress == progress:
+            # Not the answers alone: those of quick calls come together, and not at once.
+            if rides is not None and before == (self._progress, rides.left()):
                 self.take_back()
-            self._watch(self._progress)
+            self._watch()
 
         self.engine.after(PATIENCE, look)
 
@@ -304,7 +318,7 @@ class Link:
         self.tell(GivenBack(self.worker_id, ids))
         if rides is not None:
             # It is known what has begun, so all before that is entered by now.
-            self._arrived(rides.answers())
+            self._arrived(rides.answers(self.flights))
 
     def _arrived(self, answers: Sequence[tuple[Message, float]]) -> None:
         """Take answers that came together."""
@@ -313,7 +327,7 @@ class Link:
             if flight is None or flight.reply is not None or not self._resolve(message):
                 continue
             flight.reply, flight.seconds = message, seconds
-            if not message.metadata["jupyter_pool"].get("idle"):
+            if message.well or not message.metadata["jupyter_pool"].get("idle"):
                 flight.idle = True
         self._land()
 
@@ -376,8 +390,8 @@ class Link:
     def run_setup(self, setup: Setup) -> None:
         """Have the worker run one setup; what it leaves is there for every request."""
         flight = self._take_off(Flight(self.engine.new_id(), None, setup=setup))
-        frames, said = self.outbox.pack(setup)
-        said.update(setup.context, v=1, setup=True)
+        frames, more = self.outbox.pack(setup)
+        said: dict[str, Any] = {**more, **setup.context, "v": 1, "setup": True}
         said["output_limit"] = self.driver.config.output_limit
         metadata = {"jupyter_pool": said}
         if setup.code is not None:
@@ -496,7 +510,7 @@ class Link:
                 if self._resolve(message):
                     flight.idle = True  # and nothing was put out
                     flight.reply = message
-                    self._land()
+                    self._landed(flight)
                 return
         try:
             _, rest = wire.split(frames)
@@ -546,7 +560,7 @@ class Link:
             if not ours.get("idle"):
                 flight.idle = True  # and nothing was put out
         flight.reply = message
-        flight.marks.reply = time.monotonic()
+        flight.mark().reply = time.monotonic()
         if flight.idle:
             self._land()
         else:
@@ -576,8 +590,11 @@ class Link:
             return
         request = flight.request
         if kind in OUTPUT_TYPES:
-            if flight.marks.first_output is None:
-                flight.marks.first_output = time.monotonic()
+            if flight.collector is None:
+                flight.collector = OutputCollector()
+            marks = flight.mark()
+            if marks.first_output is None:
+                marks.first_output = time.monotonic()
             event = flight.collector.add(kind, message.content)
             if event is not None and request is not None and request.sink.wants_output:
                 if request.comms:
@@ -589,14 +606,14 @@ class Link:
         elif kind == "status":
             state = message.content.get("execution_state")
             if state == "busy":
-                flight.marks.started = time.monotonic()
+                flight.mark().started = time.monotonic()
                 # A call remembers an interrupt from before its busy status on, a cell from
                 # execute_input on; of a foreign kernel nothing better is known.
                 called = flight.reply_type == "call_reply"
                 self._started(flight, interruptible=self.foreign or called)
             elif state == "idle":
                 flight.idle = True
-                flight.marks.idle = time.monotonic()
+                flight.mark().idle = time.monotonic()
                 if flight.reply is not None:
                     self._land()
         elif kind == "input_request":
@@ -642,6 +659,7 @@ class Link:
     def _land(self, recycle: str | None = None) -> None:
         """End what is answered, in the order in which it was sent; `recycle` is the first one's."""
         together: list[Flight] = []
+        # A copy, for each that ends leaves; mostly there is one.
         for flight in list(self.flights.values()):
             if flight.reply is None or not flight.idle:
                 break
@@ -728,7 +746,7 @@ class Link:
 
     def note_last_work(self, exited: Exited) -> None:
         """The worker died: learn from its note what its last messages would have said."""
-        self._arrived(read_entries(exited.ledger))
+        self._arrived(read_entries(exited.ledger, self.flights))
         flight = self.flights.get(exited.worked_on)
         if flight is not None:
             self._started(flight, interruptible=False)
@@ -747,7 +765,19 @@ class Link:
             self._channels = None
 
 
+def _are_told_the_same(one: Request, other: Request) -> bool:
+    """Whether the envelopes of two calls that may ride along say the same."""
+    return (
+        one.output_limit == other.output_limit
+        and one.context == other.context
+        and one.seed == other.seed
+        and bool(one.comms) == bool(other.comms)
+    )
+
+
 def _is_plain(reply: Message) -> bool:
     """Whether an answer wants nothing but to be handed on."""
+    if reply.well:
+        return True
     ours = reply.metadata["jupyter_pool"]
     return len(ours) == 1 or not ("recycle" in ours or "refused" in ours)

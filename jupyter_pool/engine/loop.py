@@ -40,11 +40,14 @@ from .sockets import Channels, receive
 if TYPE_CHECKING:
     from .driver import Driver
     from .link import Link
+    from .request import Request
 
 _T = TypeVar("_T")
 
 #: How many messages of one socket are handled before the others get their turn.
 _BATCH = 200
+#: How many requests are taken in together, at most: the first of them is to be on its way soon.
+_MOST_TOGETHER = 64
 #: How long a caller waits for the I/O thread to answer a question, in seconds.
 _ANSWER_TIMEOUT = 30.0
 
@@ -98,7 +101,7 @@ class Engine:
         self._awaited: dict[str, Link] = {}
         self._numbers = itertools.count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[Any] = deque()
         self._polling = False
         self._plain: Channels | None = None
         self._curve: Channels | None = None
@@ -113,22 +116,51 @@ class Engine:
     def post(self, call: Callable[[], None]) -> None:
         """Have it called on the I/O thread, soon and in order."""
         if os.getpid() != self.pid:
-            raise PoolNotAvailable(
-                "this pool belongs to the parent process; a forked child needs one of its own"
-            )
+            raise _not_ours()
         self._inbox.append(call)
+        self._wake()
+
+    def submit(self, driver: Driver, request: Request) -> None:
+        """`post` its submission. Those that were posted one after another are taken in together."""
+        if os.getpid() != self.pid:
+            raise _not_ours()
+        self._inbox.append(_Arrival(driver, request))
+        self._wake()
+
+    def _wake(self) -> None:
         # The thread says that it is about to sleep before it looks at the inbox for the last time,
         # so either it sees the call or we see that it must be woken.
         if self._polling:
             os.write(self._wake_write, b"\1\0\0\0\0\0\0\0")
         if self._ended:
-            self._call_posted()
+            self._call_the_last()
 
-    def _call_posted(self) -> None:
+    def _call_the_last(self) -> None:
         """Once the thread has ended its pools are closed and answer so, from any thread."""
         with self._last_calls:
             while self._inbox:
-                _guarded(self._inbox.popleft())
+                self._call_posted()
+
+    def _call_posted(self) -> None:
+        """Call what was posted until now, in order."""
+        inbox = self._inbox
+        arrived: list[_Arrival] = []
+        for _ in range(len(inbox)):
+            call = inbox.popleft()
+            together = type(call) is _Arrival
+            if arrived and (
+                not together
+                or call.driver is not arrived[0].driver
+                or len(arrived) == _MOST_TOGETHER
+            ):
+                _take_in(arrived)
+                arrived = []
+            if together:
+                arrived.append(call)
+            else:
+                _guarded(call)
+        if arrived:
+            _take_in(arrived)
 
     def ask(self, question: Callable[[], _T]) -> _T:
         """Call it on the I/O thread and return its answer."""
@@ -229,28 +261,30 @@ class Engine:
         self._polling = False
         readable = [source for source, _ in ready]
         if self._wake_read in readable:
+            readable.remove(self._wake_read)
             os.read(self._wake_read, 8)
         # Sockets first: what a dying worker said comes before the news of its death.
-        for channels in (self._plain, self._curve):
-            if channels is not None:
-                self._read(channels, readable)
-        for _ in range(len(self._inbox)):
-            _guarded(self._inbox.popleft())
+        if readable:
+            for channels in (self._plain, self._curve):
+                if channels is not None:
+                    self._read(channels, readable)
+        if self._inbox:
+            self._call_posted()
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             _guarded(heapq.heappop(self._timers)[2])
-        for driver in list(self._drivers):
+        for driver in tuple(self._drivers):
             driver.tick(now)
 
     def _patience(self) -> int | None:
         """How long to sleep, in milliseconds; None: until something happens."""
-        deadlines = [when for driver in self._drivers if (when := driver.next_deadline())]
-        if self._timers:
-            deadlines.append(self._timers[0][0])
-        if not deadlines:
+        until = self._timers[0][0] if self._timers else math.inf
+        for driver in self._drivers:
+            until = min(until, driver.quiet_until())
+        if until == math.inf:
             return None
         # Rounded up, or the last fraction of a millisecond would be spent turning.
-        return max(0, math.ceil((min(deadlines) - time.monotonic()) * 1000))
+        return max(0, math.ceil((until - time.monotonic()) * 1000))
 
     def _read(self, channels: Channels, readable: list[Any]) -> None:
         if channels.iopub in readable:
@@ -259,6 +293,8 @@ class Engine:
             for frames in receive(channels.shell, _BATCH):
                 if link := self._links.get(bytes(frames[0])):
                     _guarded(partial(link.on_shell, frames[1:]))
+                if not self._awaited:
+                    break  # nothing is due: spare the look, and what comes is seen in the next turn
         if channels.control in readable:
             for frames in receive(channels.control, _BATCH):
                 if link := self._links.get(bytes(frames[0])):
@@ -286,7 +322,7 @@ class Engine:
         self._give_back()
         self._ended = True
         self._polling = False
-        self._call_posted()
+        self._call_the_last()
 
     def _give_back(self) -> None:
         self.context.term()
@@ -296,6 +332,29 @@ class Engine:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self.shared is not None:
             self.shared.close()
+
+
+class _Arrival:
+    """A request that somebody submits to a pool."""
+
+    __slots__ = ("driver", "request")
+
+    def __init__(self, driver: Driver, request: Request) -> None:
+        self.driver = driver
+        self.request = request
+
+
+def _take_in(arrived: list[_Arrival]) -> None:
+    """Submit requests of one pool."""
+    driver = arrived[0].driver
+    requests = [arrival.request for arrival in arrived]
+    _guarded(partial(driver.submit, *requests))
+
+
+def _not_ours() -> PoolNotAvailable:
+    return PoolNotAvailable(
+        "this pool belongs to the parent process; a forked child needs one of its own"
+    )
 
 
 def _guarded(call: Callable[[], Any]) -> None:

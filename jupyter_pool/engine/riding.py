@@ -4,7 +4,7 @@
                   tickets ──▶ FIFO ──▶ begun
                                 └─ what it has not begun ──▶ taken back
 
-Those that a worker has not begun are taken back when it makes no progress for `PATIENCE` seconds, and
+Those that a worker has not begun are taken back when it begins none for `PATIENCE` seconds, and
 before anything is interrupted. What it has answered without its message being here is read off its
 ledger then.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jupyter_pool.kernel import ledger
 from jupyter_pool.kernel.started import beside
@@ -25,13 +25,13 @@ from .wire import Buffer, Message
 if TYPE_CHECKING:
     from .request import Request
 
-__all__ = ["PATIENCE", "Rides", "pack_calls", "read_answers"]
+__all__ = ["PATIENCE", "RiddenCall", "Rides", "pack_calls", "read_answers"]
 
 #: How long a call may hold up others that were sent along, in seconds.
 PATIENCE = 0.005
 
-_PLAIN: dict[str, Any] = json.loads(wire.CALL_IS_PLAIN)
-_WELL: dict[str, Any] = json.loads(wire.CALL_IS_WELL)
+#: Message id, envelope, request, how many of the frames are the function, frames.
+RiddenCall: TypeAlias = "tuple[str, dict[str, Any], Request, int, list[Buffer]]"
 
 
 class Rides:
@@ -59,14 +59,18 @@ class Rides:
             self.ticketed.extend(message_ids)
         return self._number
 
+    def left(self) -> int:
+        """How many have not begun."""
+        return self._box.left()
+
     def take_back(self) -> list[str]:
         """Have nothing begin that has not begun: the ids of the messages which that is."""
         back = [self.ticketed.pop() for _ in range(min(self._box.take_back(), len(self.ticketed)))]
         return back[::-1]
 
-    def answers(self) -> list[tuple[Message, float]]:
-        """What the worker has entered."""
-        return read_entries(ledger.read(self._note))
+    def answers(self, wanted: Container[str]) -> list[tuple[Message, float]]:
+        """What the worker has entered, of these messages."""
+        return read_entries(ledger.read(self._note), wanted)
 
     def close(self) -> None:
         """The worker is gone."""
@@ -76,7 +80,7 @@ class Rides:
 def pack_calls(
     number: int,
     first: bool,
-    calls: Sequence[tuple[str, dict[str, Any], Request, int, list[Buffer]]],
+    calls: Sequence[RiddenCall],
 ) -> tuple[dict[str, Any], dict[str, Any], bytes]:
     """Content, metadata and buffer of several calls.
 
@@ -85,12 +89,12 @@ def pack_calls(
     first
         The first one needs no ticket.
     calls
-        Message id, envelope, request, how many of the frames are the function, frames.
+        Those that say the same had better have the same envelope.
     """
     requests: list[dict[str, Any]] = []
     listed, frames = [], []
     for message_id, envelope, request, split, buffers in calls:
-        if not requests or envelope != requests[-1]:
+        if not requests or (envelope is not requests[-1] and envelope != requests[-1]):
             requests.append(envelope)
         sizes = [len(buffer) for buffer in buffers]
         listed.append([message_id, len(requests) - 1, split, request.function, sizes])
@@ -110,12 +114,14 @@ def read_answers(message: Message) -> list[tuple[Message, float]]:
     return answers
 
 
-def read_entries(entries: Sequence[bytes]) -> list[tuple[Message, float]]:
-    """The same of a ledger's entries."""
+def read_entries(entries: Sequence[bytes], wanted: Container[str]) -> list[tuple[Message, float]]:
+    """The same of a ledger's entries, as far as they are answers to these messages."""
     answers = []
     for entry in entries:
         said, _, frames = entry.partition(b"\n")
-        answers.append(_read_answer(json.loads(said), frames, 0)[0])
+        # They begin with the id, which needs no escapes; most are of what has come as a message.
+        if said[2 : said.index(b'"', 2)].decode() in wanted:
+            answers.append(_read_answer(json.loads(said), frames, 0)[0])
     return answers
 
 
@@ -128,6 +134,9 @@ def _read_answer(
         frame = buffer[position : position + size]
         frames.append(bytes(frame) if size < 4096 else bytearray(frame))
         position += size
-    report, content = more or (None, _WELL)
-    metadata = _PLAIN if report is None else {"jupyter_pool": report}
+    if not more:
+        message = Message("call_reply", message_id, wire.WELL, wire.PLAIN, frames, True)
+        return (message, micros / 1e6), position
+    report, content = more
+    metadata = wire.PLAIN if report is None else {"jupyter_pool": report}
     return (Message("call_reply", message_id, content, metadata, frames), micros / 1e6), position

@@ -27,7 +27,7 @@ from jupyter_pool.errors import (
 )
 from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.results import ExecutionResult, ExecutionStatus, Timeline, Timings
-from jupyter_pool.serialize import LazyOutputs
+from jupyter_pool.serialize import LazyOutputs, unpack
 
 if TYPE_CHECKING:
     from jupyter_pool.provisioning.launcher import Exited
@@ -110,6 +110,9 @@ def settle_call(completion: Completion) -> Any:
     PoolError
         The call did not come to its end, or its value cannot be unpickled here.
     """
+    reply = completion.reply
+    if reply is not None and reply.well and completion.outcome is Outcome.DONE:
+        return unpack(reply.buffers)["value"]
     outcome = call_outcome(completion)
     return outcome.open(_context(completion) if outcome.kind == "error" else {})
 
@@ -118,6 +121,8 @@ def call_failed(completion: Completion) -> bool:
     """Whether `settle_call` will raise; unpickles nothing of users'."""
     if completion.outcome is not Outcome.DONE:
         return True
+    if completion.reply is not None and completion.reply.well:
+        return False
     try:
         return call_outcome(completion).kind == "error"
     except PoolError:
@@ -167,6 +172,8 @@ def _is_refused(reply: Message) -> bool:
 
 def succeeded(reply: Message) -> bool:
     """Whether a reply means what `settle` calls ``"ok"``."""
+    if reply.well:
+        return True
     ours = reply.metadata.get("jupyter_pool") or {}
     if len(ours) == 1:  # the version
         return bool(reply.content.get("status") == "ok")

@@ -30,14 +30,14 @@ def shown_here() -> CallOutput:
 class CallOutput:
     """Shows the outputs of one request. A front end finds the cell by the caller's context."""
 
-    __slots__ = ("_at_start", "_context", "_relay", "_route", "request")
+    __slots__ = ("_context", "_relay", "_route", "_within", "request")
 
     def __init__(self, context: contextvars.Context) -> None:
         self._context = context
         self._relay: Relay | None = None
         self._route: CommRoute | None = None
-        #: By stream, whether the next text begins a line.
-        self._at_start = {"stdout": True, "stderr": True}
+        #: The streams whose next text does not begin a line.
+        self._within: set[str] | None = None
         #: Whose outputs these are.
         self.request: Request | None = None
 
@@ -81,8 +81,10 @@ class CallOutput:
         label = f"[worker {worker}] "
         name, text = event["name"], str(event["text"])
         lines = text.splitlines(keepends=True)
-        first = self._at_start[name]
-        self._at_start[name] = text.endswith("\n")
+        if self._within is None:
+            self._within = set()
+        first = name not in self._within
+        (self._within.discard if text.endswith("\n") else self._within.add)(name)
         return "".join(
             label + line if number or first else line for number, line in enumerate(lines)
         )

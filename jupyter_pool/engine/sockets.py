@@ -91,8 +91,8 @@ def endpoint(connection: dict[str, Any], channel: str) -> str:
 def send(socket: zmq.Socket[bytes], name: bytes, frames: Sequence[Buffer]) -> bool:
     """Send frames to one worker; False if there is no connection to it any more."""
     try:
-        large = any(len(frame) >= _LARGE for frame in frames)
-        send_frames(socket, [name, *frames], not large, _DONTWAIT)
+        copy = max(map(len, frames)) < _LARGE
+        send_frames(socket, [name, *frames], copy, _DONTWAIT)
     except zmq.ZMQError as error:
         if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
             return False

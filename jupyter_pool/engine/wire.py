@@ -35,13 +35,15 @@ class Message:
     content: dict[str, Any]
     metadata: dict[str, Any]
     buffers: list[Buffer] = field(default_factory=list)
+    #: It is known, without looking into it, that a call returned and there is nothing else to tell.
+    well: bool = False
 
 
 #: Metadata and content of a reply to a call that returned and has nothing else to tell.
 CALL_IS_PLAIN = b'{"jupyter_pool":{"v":1}}'
 CALL_IS_WELL = b'{"status":"ok","kind":"value","facts":{}}'
-_PLAIN: dict[str, Any] = json.loads(CALL_IS_PLAIN)
-_WELL: dict[str, Any] = json.loads(CALL_IS_WELL)
+PLAIN: dict[str, Any] = json.loads(CALL_IS_PLAIN)
+WELL: dict[str, Any] = json.loads(CALL_IS_WELL)
 
 
 def dump(value: object) -> bytes:
@@ -111,7 +113,7 @@ class Signer:
         signature, *signed = frames[:5]
         if not hmac.compare_digest(self.sign(signed), signature):  # type: ignore[arg-type]
             return None
-        return Message("call_reply", msg_id, _WELL, _PLAIN, list(frames[5:]))
+        return Message("call_reply", msg_id, WELL, PLAIN, list(frames[5:]), True)
 
     def unpack(self, frames: Sequence[Buffer]) -> Message:
         """Read the frames after the delimiter.
@@ -127,7 +129,8 @@ class Signer:
         if not hmac.compare_digest(self.sign(signed), signature):
             raise WireError("a message with a wrong signature")
         try:
-            header, parent, metadata, content = (json.loads(frame) for frame in signed)
+            # As text: given bytes, it looks for the encoding first.
+            header, parent, metadata, content = (json.loads(frame.decode()) for frame in signed)
             return Message(
                 header["msg_type"],
                 parent.get("msg_id", "") if parent else "",

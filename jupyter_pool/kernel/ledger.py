@@ -18,10 +18,13 @@ Standard library only: the owner imports this too.
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import mmap
 import os
 import struct
+import termios
 from collections.abc import Iterator
 from zlib import crc32
 
@@ -176,6 +179,14 @@ class TicketBox:
         if self._fd < 0:
             self._fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         os.write(self._fd, bytes([number % 256]) * count)
+
+    def left(self) -> int:
+        """How many calls have not begun."""
+        if self._fd < 0:
+            return 0
+        waiting = array.array("i", [0])
+        fcntl.ioctl(self._fd, termios.FIONREAD, waiting)
+        return waiting[0]
 
     def take_back(self) -> int:
         """Have nothing begin that has not begun. Returns how many calls those are: the last ones."""

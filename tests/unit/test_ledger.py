@@ -43,6 +43,18 @@ def test_a_ticket_lets_one_call_begin(box: ledger.TicketBox, tickets: ledger.Tic
     assert box.take_back() == 0
 
 
+def test_the_owner_sees_how_many_have_not_begun(
+    box: ledger.TicketBox, tickets: ledger.Tickets
+) -> None:
+    assert box.left() == 0
+    box.issue(1, 3)
+    assert box.left() == 3
+    assert tickets.take(1)
+    assert box.left() == 2
+    box.take_back()
+    assert box.left() == 0
+
+
 def test_what_is_taken_back_does_not_begin(box: ledger.TicketBox, tickets: ledger.Tickets) -> None:
     box.issue(1, 5)
     assert tickets.take(1)

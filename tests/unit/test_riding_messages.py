@@ -39,8 +39,14 @@ def test_answers_are_each_ones_own() -> None:
 
 
 def test_an_entry_reads_like_an_answer() -> None:
-    ((answer, took),) = read_entries([b'["a",20,[3]]\n1\n2'])
+    ((answer, took),) = read_entries([b'["a",20,[3]]\n1\n2'], {"a"})
     assert (answer.parent_id, answer.buffers, took) == ("a", [b"1\n2"], 2e-05)
+
+
+def test_entries_that_nobody_waits_for_are_passed_over() -> None:
+    entries = [b'["%s",20,[1]]\n1' % name for name in (b"a.1r1", b"a.1r2", b"a.1r3")]
+    ((answer, _),) = read_entries(entries, {"a.1r2", "a.1r"})
+    assert answer.parent_id == "a.1r2"
 
 
 def test_large_results_are_writable() -> None:
