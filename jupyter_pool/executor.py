@@ -144,6 +144,7 @@ class _Face:
             driver.cancel_soon,
             deliver,
             ChunkSizes(workers, chunksize),
+            name=f"{getattr(fn, '__name__', type(fn).__name__)}()",
             ended=pool.mapping_ended,
             progress=bool(progress),
             bounded=not reader.sized,

@@ -127,6 +127,8 @@ def _kind(request: Request) -> str:
 def _excerpt(request: Request) -> str:
     """The first lines of its code, or the name of its function."""
     text = request.title or request.code[: 4 * _CHARACTERS].strip()
+    while text.startswith("# %%"):  # the magics above a notebook's cell, which say little of it
+        text = text.partition("\n")[2].lstrip()
     if len(text) > _CHARACTERS or "\n" in text:
         text = "\n".join(text.split("\n", _LINES)[:_LINES])[:_CHARACTERS]
     return text
@@ -174,7 +176,6 @@ def observe(
             *(_running_block(request, shift) for request in _running(driver)),
         ],
         "waiters": [_running_block(request, shift) for request in waiters],
-        "jobs": [],
         "error_count": activity.error_count,
         "errors": None,
         "sessions": None,

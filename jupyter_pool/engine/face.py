@@ -195,6 +195,12 @@ class PoolFace(Listening):
             driver.engine.post(lambda: driver.close(cancel_queued=now, cancel_running=now))
         return driver
 
+    @property
+    def mappings(self) -> list[MapRun]:
+        """The maps that are under way."""
+        with self._lock:
+            return list(self._mappings)
+
     def mapping_begins(self, mapping: MapRun) -> None:
         """The pool stays open for it until `mapping_ended`."""
         with self._lock:

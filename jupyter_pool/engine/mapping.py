@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,8 @@ class Mapping:
         Takes the results in order; called on the mapping's thread, from `start` on.
     sizes
         The chunks' sizes.
+    name
+        What is mapped, for people.
     ended
         Called on the mapping's thread when nothing is under way any more.
     progress
@@ -200,10 +203,14 @@ class Mapping:
         deliver: Callable[[Delivery], None],
         sizes: ChunkSizes,
         *,
+        name: str = "",
         ended: Callable[[Mapping], None],
         progress: bool,
         bounded: bool,
     ) -> None:
+        #: What is mapped, for people; and since when, by the monotonic clock.
+        self.name = name
+        self.began = time.monotonic()
         self._pack = pack
         self._launch = launch
         self._cancel = cancel
@@ -233,6 +240,8 @@ class Mapping:
         self._untaken = 0
         self._failed_at: int | None = None
         self._over = False
+        #: How many items have been given, and how many are done. Others only read them.
+        self._given = self._done = 0
 
     # -- from any thread ---------------------------------------------------------------------
 
@@ -249,6 +258,7 @@ class Mapping:
 
         def post() -> None:
             self._source, self._left, self._complete = source, count, True
+            self._given = count
 
         self._posts.put(post)
 
@@ -258,6 +268,7 @@ class Mapping:
         def post() -> None:
             self._read.extend(items)
             self._left += len(items)
+            self._given += len(items)
             self._complete = complete
 
         self._posts.put(post)
@@ -272,6 +283,21 @@ class Mapping:
         """Nobody wants the rest; with `interrupt` also what runs is ended."""
         self.stopped = True
         self._posts.put(lambda: self._stop(interrupt))
+
+    def cancel(self) -> None:
+        """Somebody else wants the rest no more: what runs is ended, and who waits is told."""
+        self.stopped = True
+        self._posts.put(self._cancelled)
+
+    @property
+    def state(self) -> str:
+        """``"running"``, or ``"waiting"`` until the first items are done."""
+        return "running" if self._done else "waiting"
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        """How many items are done, and how many there are if the input has come to its end."""
+        return self._done, self._given if self._complete else None
 
     def close(self) -> None:
         """The pool closes: what is here is finished, and nothing more is taken."""
@@ -323,6 +349,11 @@ class Mapping:
         for request_id in self._flying.values():
             self._cancel(request_id, interrupt)
         self._over = True
+
+    def _cancelled(self) -> None:
+        if not self._over:
+            self._deliver(Delivery([], Cancelled("the map was cancelled")))
+            self._stop(interrupt=True)
 
     def _cancel_rest(self) -> None:
         self._closing = True
@@ -412,6 +443,7 @@ class Mapping:
         self, start: int, values: list[Any], error: BaseException | None, size: int = 0
     ) -> None:
         self._untaken += size
+        self._done += len(values)
         if error is not None:
             at = start + len(values)
             self._failed_at = at if self._failed_at is None else min(at, self._failed_at)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.errors import Cancelled, ExecutionError, PoolError
-from jupyter_pool.outputs import OutputCollector
 
 from .live import Bundle, outputs_html, outputs_text
 
@@ -17,10 +15,10 @@ if TYPE_CHECKING:
     from jupyter_pool.results import ExecutionResult
 
     from .job import State
+    from .job_outputs import JobOutputs
+    from .underway import Kind
 
 __all__ = ["CellRun", "failure_line"]
-
-OnOutput = Callable[[dict[str, Any]], None]
 
 _LONGEST = 120
 
@@ -38,28 +36,32 @@ class CellRun:
         Names of outputs to set in the notebook.
     save_as
         A name for the `ExecutionResult` there.
+    outputs
+        Takes what it puts out.
     explain
         Adds to an error what the notebook knows of it.
     """
 
+    kind: Kind = "background"
+
     def __init__(
         self,
         pool: KernelPool,
-        submit: Callable[[OnOutput], PoolFuture[ExecutionResult]],
+        submit: Callable[[JobOutputs], PoolFuture[ExecutionResult]],
         *,
         value: str | None = None,
         variables: tuple[str, ...] = (),
         save_as: str | None = None,
+        outputs: JobOutputs,
         explain: Callable[[PoolError], None] | None = None,
     ) -> None:
-        self._pool = pool
+        self.pool = pool
         self._submit = submit
         self._value = value
         self._variables = variables
         self._save_as = save_as
         self._explain = explain
-        self._lock = threading.Lock()
-        self._collector = OutputCollector()
+        self._outputs = outputs
         self._future: PoolFuture[ExecutionResult] | None = None
         self._cancelled = False
         #: The end: one of both.
@@ -83,10 +85,7 @@ class CellRun:
         return ""
 
     def start(self, changed: Callable[[], None], ended: Callable[[], None]) -> None:
-        def on_output(event: dict[str, Any]) -> None:
-            with self._lock:
-                self._collector.add(event["output_type"], event)
-            changed()
+        self._outputs.changed = changed
 
         def on_end(future: PoolFuture[ExecutionResult]) -> None:
             try:
@@ -97,9 +96,10 @@ class CellRun:
                 if result.error is not None and self._explain is not None:
                     self._explain(result.error)
                 self._result, self._error = result, result.error
+            self._outputs.end()
             ended()
 
-        self._future = self._submit(on_output)
+        self._future = self._submit(self._outputs)
         self._future.add_done_callback(on_end)  # type: ignore[arg-type]
         if self._cancelled:
             self.cancel()
@@ -107,11 +107,10 @@ class CellRun:
     def cancel(self) -> None:
         self._cancelled = True
         if self._future is not None:
-            self._pool.cancel(self._future.request_id)
+            self.pool.cancel(self._future.request_id)
 
     def body(self) -> Bundle:
-        with self._lock:
-            outputs = self._collector.display_outputs
+        outputs = self._outputs.outputs()
         error = self._error
         if error is not None and not isinstance(error, ExecutionError):
             # An exception of the code is among the outputs already.
@@ -128,6 +127,9 @@ class CellRun:
             "text/plain": outputs_text(outputs),
             "text/html": outputs_html(outputs, follow=not ended),
         }
+
+    def show(self) -> None:
+        self._outputs.show()
 
     def outcome(self) -> Any:
         if self._error is not None:

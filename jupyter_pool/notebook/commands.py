@@ -12,17 +12,8 @@ from traitlets import Bool, Dict, TraitError
 
 from jupyter_pool.config import PoolConfig
 
-from .arguments import (
-    ISOLATIONS,
-    OptionParser,
-    count,
-    exec_parser,
-    identifiers,
-    label,
-    once,
-    one_of,
-    time_limit,
-)
+from .arguments import ISOLATIONS, exec_parser
+from .parsing import OptionParser, count, identifiers, label, once, one_of, time_limit
 
 __all__ = ["PARSERS", "start_options"]
 

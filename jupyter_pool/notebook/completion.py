@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .arguments import OptionParser
+    from .parsing import OptionParser
     from .pools import Pools
 
 __all__ = ["PoolMatcher"]

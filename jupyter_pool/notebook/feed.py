@@ -23,6 +23,8 @@ from jupyter_pool.engine.memory import resident
 from jupyter_pool.engine.registry import get_pool, list_pools
 from jupyter_pool.errors import PoolNotAvailable
 
+from . import underway
+
 __all__ = ["Feed", "Monitor", "Publisher", "meant"]
 
 #: At least so long between two snapshots, in seconds.
@@ -120,7 +122,13 @@ class Feed:
         pending = driver is not None and not details and self._details_at < now
         self._lively = busy or state["waiting"] > 0 or state["rate"] > 0 or pending
         return {**state, "seq": self._seq, "full": whole, "lively": self._lively,
-                "pools": list_pools()}  # fmt: skip
+                "pools": list_pools(), "jobs": self._jobs()}  # fmt: skip
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        try:
+            return underway.jobs_of(get_pool(self.name()))
+        except PoolNotAvailable:
+            return []
 
     def _ask(self, driver: Driver, whole: bool, details: bool) -> State:
         after = None if whole else self._marks[0]
@@ -162,7 +170,7 @@ class Feed:
             "type": "pool_state", "v": activity.VERSION, "now": time.time(), "pool": name,
             "state": state, "reason": None, "log": None, "size": size, "overflow": overflow,
             "memory_limit": None, "counts": {}, "waiting": 0, "waiting_since": None, "rate": 0.0,
-            "last_ended": None, "workers": [], "blocks": [], "waiters": [], "jobs": [],
+            "last_ended": None, "workers": [], "blocks": [], "waiters": [],
             "error_count": 0, "errors": [], "sessions": [], "stats": None,
         }  # fmt: skip
 

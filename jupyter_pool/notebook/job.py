@@ -11,12 +11,17 @@ from collections.abc import Generator
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from . import underway
 from .live import Bundle, LiveDisplay, ago, elapsed, state_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
+
+    from jupyter_pool.pool import KernelPool
+
+    from .underway import Kind
 
 __all__ = ["Job", "Run", "State"]
 
@@ -35,6 +40,11 @@ _LONGEST_WAIT = 1.0
 
 class Run(Protocol):
     """What a job does: one request, or many."""
+
+    #: Which pool does it.
+    pool: KernelPool
+    #: What it is.
+    kind: Kind
 
     @property
     def state(self) -> State:
@@ -56,6 +66,9 @@ class Run(Protocol):
 
     def body(self) -> Bundle:
         """What it has put out so far."""
+
+    def show(self) -> None:
+        """Show in the cell that runs what is not in the body, below it."""
 
     def outcome(self) -> Any:
         """What it gave. Raises what went wrong. Only after the end."""
@@ -172,7 +185,8 @@ class Job:
         """Show it here, with all its outputs, live until its end."""
         if self.done():
             self.seen = self._told = True
-        self._live.show(self.bundle())
+        self._live.show(self.bundle(), last=self.done())
+        self._run.show()
 
     # -- how it looks ------------------------------------------------------------------------
 
@@ -212,12 +226,18 @@ class Job:
 
         def ended() -> None:
             self._ended = time.monotonic()
+            underway.end(entry)
             self.stale = True
             self._over.set_result(None)
             if self._followed:
                 wake(self)
 
-        self._run.start(changed, ended)
+        entry = underway.begin(self.name, self._run.kind, self._run.pool, self._run)
+        try:
+            self._run.start(changed, ended)
+        except BaseException:
+            underway.end(entry)
+            raise
 
     def follow(self) -> None:
         """From now on its display is kept up to date. Not before: the first one shows it."""
@@ -235,7 +255,7 @@ class Job:
         began = time.thread_time()
         if over or self._live.can_update:
             bundle = self.bundle()
-            self._live.update(bundle)
+            self._live.update(bundle, last=over)
             length = sum(map(len, bundle.values()))
         else:
             length = 0
@@ -270,6 +290,10 @@ class Job:
             self._delivered = True
             if variables := self._run.variables():
                 self._shell.push(variables)
+
+    def close(self) -> None:
+        """Leave nothing behind in the kernel."""
+        self._live.close()
 
     def announcement(self) -> str:
         """What to tell of a failure that nobody has seen yet, once."""

@@ -155,6 +155,8 @@ class Jobs:
         for job in running:
             job.wait(_CANCEL_TIMEOUT)
         self._ticker.close(_CANCEL_TIMEOUT)
+        for job in self.values():
+            job.close()
         if self._hooked:
             self._hooked = False
             self._shell.events.unregister("pre_run_cell", self._before_cell)

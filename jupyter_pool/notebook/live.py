@@ -1,7 +1,7 @@
 """A display that goes on changing after its cell has ended.
 
-An update of a display reaches every place where it was shown: front ends find them by the display's
-id. It is sent past the shell's own publisher, by whichever thread has something to tell, with the
+An update reaches every place where it was shown: front ends find them by the widget's model, or by the
+display's id, which a page that is loaded anew does not know any more. It is sent past the shell's own publisher, by whichever thread has something to tell, with the
 header of the cell that showed it first. So it never lands in the cell that runs meanwhile, nor in
 its ``%%capture``; and a Jupyter server takes it for a sign of life of the kernel, as it takes
 everything that a cell has caused (`MappingKernelManager.start_watching_activity`, jupyter_server 2).
@@ -19,9 +19,20 @@ from jupyter_pool import _reprs
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Bundle", "LiveDisplay", "ago", "elapsed", "outputs_html", "outputs_text", "state_line"]
+__all__ = [
+    "WIDGET_VIEW",
+    "Bundle",
+    "LiveDisplay",
+    "ago",
+    "elapsed",
+    "outputs_html",
+    "outputs_text",
+    "state_line",
+]
 
 Bundle = dict[str, str]
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 #: Of what is shown, at most: outputs, characters of one text, and of everything as HTML.
 _MOST_OUTPUTS = 100
@@ -38,10 +49,12 @@ _MUTED = "var(--jp-content-font-color2, gray)"
 
 
 class LiveDisplay:
-    """Shows a bundle by a display id, and updates it from any thread.
+    """Shows a bundle, and updates it from any thread.
 
-    In a shell without a kernel nothing can change what was printed: there `show` prints the text and
-    `update` does nothing.
+    Until its last update it is a widget, whose model is in this kernel, so a page that is loaded
+    anew finds it. Then it becomes HTML, which notebooks store and which needs no kernel. In a shell
+    without a kernel nothing can change what was printed: there `show` prints the text and `update`
+    does nothing.
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -49,32 +62,66 @@ class LiveDisplay:
         self.display_id = uuid4().hex
         self._kernel: Any = getattr(shell, "kernel", None)
         self._parent = self._kernel.get_parent() if self._kernel is not None else {}
+        self._widget: Any = None
 
     @property
     def can_update(self) -> bool:
         """Whether there is a front end."""
         return self._kernel is not None
 
-    def show(self, bundle: Bundle) -> None:
-        """Show it in the cell that runs; from now on updates reach it there too."""
+    def show(self, bundle: Bundle, *, last: bool) -> None:
+        """Show it in the cell that runs; until the last update they reach it there too."""
         if self._kernel is None:
             print(bundle["text/plain"])  # noqa: T201 - to the terminal
             return
+        data: dict[str, Any] = dict(bundle)
+        if not last:
+            if self._widget is None:
+                self._widget = _html_widget(bundle)
+            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
+            data[WIDGET_VIEW] = view
         self._shell.display_pub.publish(
-            dict(bundle), {}, transient={"display_id": self.display_id}, update=False
+            data, {}, transient={"display_id": self.display_id}, update=False
         )
 
-    def update(self, bundle: Bundle) -> None:
+    def update(self, bundle: Bundle, *, last: bool) -> None:
         """Show this instead, wherever it was shown."""
         if self._kernel is None:
             return
+        widget = self._widget
+        if widget is not None and widget.comm is not None:
+            # Past traitlets and ipywidgets, whose locks are not made for a second thread.
+            value = widget._trait_values["value"] = _wrapped(bundle)
+            data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
+            content = {"comm_id": widget.comm.comm_id, "data": data}
+            self._send("comm_msg", content, widget.comm.topic)
+        if last or widget is None:
+            content = {"data": bundle, "metadata": {}, "transient": {"display_id": self.display_id}}
+            self._send("update_display_data", content, b"update_display_data")
+
+    def close(self) -> None:
+        """Leave no widget behind. Pages that show one, as they were loaded anew, show it no more."""
+        widget, self._widget = self._widget, None
+        if widget is not None:
+            for one in (widget, widget.layout, widget.style):
+                one.close()
+
+    def _send(self, kind: str, content: dict[str, Any], topic: bytes) -> None:
         self._kernel.session.send(
-            self._kernel.iopub_socket,
-            "update_display_data",
-            {"data": bundle, "metadata": {}, "transient": {"display_id": self.display_id}},
-            parent=self._parent,
-            ident=b"update_display_data",
+            self._kernel.iopub_socket, kind, content, parent=self._parent, ident=topic
         )
+
+
+def _html_widget(bundle: Bundle) -> Any:
+    from ipywidgets import HTML, Layout  # not before there is a job
+
+    return HTML(value=_wrapped(bundle), layout=Layout(width="100%", margin="0"))
+
+
+def _wrapped(bundle: Bundle) -> str:
+    """As it looks where it is no widget: those have lines of a button's height."""
+    style = "line-height:var(--jp-content-line-height, 1.6);font-size:var(--jp-content-font-size1)"
+    return f'<div style="{style}">{bundle["text/html"]}</div>'
 
 
 def state_line(name: str, state: str, *facts: str) -> tuple[str, str]:

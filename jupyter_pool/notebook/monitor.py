@@ -19,7 +19,7 @@ from jupyter_pool.engine.log import LOGGER
 from jupyter_pool.engine.registry import get_pool
 from jupyter_pool.errors import InvalidRequest, PoolError
 
-from . import feed
+from . import feed, underway
 from .feed import Feed, State
 from .picture import picture
 
@@ -187,7 +187,12 @@ def widget_class() -> Any:
     from anywidget import AnyWidget
 
     class PoolMonitor(AnyWidget):
-        """Shows a pool for as long as a view of it is on display."""
+        """Shows a pool for as long as a view of it is on display.
+
+        The picture beside the view, which notebooks store, is of the moment it was shown: an update
+        of the display would make front ends build the view anew, and lose where people are in it;
+        and when no view is open any more, nobody is there to store it.
+        """
 
         _esm = (_STATIC / "monitor.js").read_text(encoding="utf-8")
         _css = (_STATIC / "monitor.css").read_text(encoding="utf-8")
@@ -281,5 +286,7 @@ def _carry_out(pool: PoolFace, order: str, given: dict[str, Any]) -> None:
         pool.order_restart(int(given["worker"]))
     elif order == "cancel":
         pool.order_cancel(str(given["request"]))
+    elif order == "cancel_job":
+        underway.cancel(pool, str(given["job"]))
     else:
         raise InvalidRequest(f"the monitor cannot {order!r}")

@@ -14,6 +14,7 @@ from jupyter_pool.errors import ExecutionError, InvalidRequest, PoolError, Seria
 
 from .cell_run import CellRun
 from .items import Item, item_seed, make_items
+from .job_outputs import JobOutputs
 from .jobs import Job, Jobs, waits_for_background
 from .lines import as_numbered_here
 from .live import state_line
@@ -25,6 +26,7 @@ from .sending import (
     say_size,
 )
 from .sweep import Sweep, SweepRun, progress_html
+from .underway import under_way
 from .waiting import Notice
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ class Parallel:
             value=value,
             variables=options.outputs,
             save_as=options.save_as,
+            outputs=JobOutputs(self._shell, quiet=options.quiet),
             explain=partial(self._explain, inputs),
         )
         job = self._jobs.add(name, run, wait=wait, quiet=options.quiet or not show)
@@ -237,13 +240,15 @@ class Parallel:
     def _watch(self, pool: KernelPool, run: SweepRun, *, push: bool = True) -> None:
         """Run a sweep while the cell waits, with its progress; then show what it gave."""
         notice = Notice(self._shell)
+        names = ", ".join(name for each in self._options.each for name in each.names)
         try:
             try:
-                run.start(_nothing, _nothing)
-                pause = _PROGRESS_AFTER
-                while not run.wait(pause):
-                    notice.show(*_progress(run))
-                    pause = _PROGRESS_EVERY
+                with under_way(f"each {names}", "each", pool, run):
+                    run.start(_nothing, _nothing)
+                    pause = _PROGRESS_AFTER
+                    while not run.wait(pause):
+                        notice.show(*_progress(run))
+                        pause = _PROGRESS_EVERY
             except BaseException:  # Ctrl-C
                 run.cancel()
                 sys.stderr.write("Interrupting the workers…\n")

@@ -4,26 +4,21 @@ Everything goes through the notebook's own shell, as if the code had run here:
 streams through ``sys.stdout`` and ``sys.stderr`` (so that ``%%capture`` and
 output widgets catch them), displays through its display publisher, and the value
 of the last expression through its display hook, as what the magic returns.
-
-A Jupyter server drops what a kernel publishes faster than its limits allow (by
-default 1000 messages and 1 MB of text per second, counted over 3 seconds; see
-`ZMQChannelsWebsocketConnection._limit_rate` in jupyter_server 2). So in a kernel a
-flood is shown at a pace that the server lets through, and its end with it.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .comms import CellComms
+from .live import WIDGET_VIEW
 from .outlets import CellOutlet, Outlet, ShellOutlet
+from .pace import Pace, is_interrupted
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -35,18 +30,10 @@ __all__ = ["Relay", "WorkerValue"]
 
 Event = Mapping[str, Any]
 
-#: What may be shown within any `_WINDOW` seconds: a bit less than a server's default.
-_WINDOW, _MESSAGES, _TEXT = 3.2, 2800, 2_800_000
 #: Longer texts are shown in parts, in characters.
 _PART = 200_000
 #: After an interrupt so much of a text is shown, in characters.
 _LAST_TEXT = 64_000
-#: What a message takes beside its content, in bytes.
-_OVERHEAD = 1000
-
-# Where its model is not known to the front ends they would show an error in place of the
-# text or HTML that comes along.
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class WorkerValue:
@@ -170,7 +157,7 @@ class Relay:
         """Whether somebody has interrupted a flood: they want its end, not all that is queued."""
         return (
             self._pace is not None
-            and _is_interrupted()
+            and is_interrupted()
             and (self._skipped_count > 0 or not self._pace.is_free(len(event.get("text", ""))))
         )
 
@@ -277,63 +264,19 @@ class Relay:
         outlet.publish(self._shown(data), metadata, transient or {}, update=update)
 
     def _shown(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """A display's data without the view of a widget that front ends do not know."""
-        view = data.get(_WIDGET)
+        """A display's data without the view of a widget that front ends do not know.
+
+        They would show an error in place of the text or HTML that comes along.
+        """
+        view = data.get(WIDGET_VIEW)
         known = (
             self.comms is not None
             and isinstance(view, Mapping)
             and self.comms.knows(view.get("model_id"))
         )
         if len(data) > 1 and not known:
-            return {mime: content for mime, content in data.items() if mime != _WIDGET}
+            return {mime: content for mime, content in data.items() if mime != WIDGET_VIEW}
         return dict(data)
-
-
-class Pace:
-    """Waits until a message may be shown.
-
-    Parameters
-    ----------
-    clock, sleep
-        Seconds that only grow, and how to let some pass.
-    """
-
-    def __init__(
-        self,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._clock = clock
-        self._sleep = sleep
-        self._shown: deque[tuple[float, int]] = deque()
-        self._text = 0
-        # Several threads may show what belongs to one cell.
-        self._lock = threading.RLock()
-
-    def is_free(self, text: int) -> bool:
-        """Whether a message with so many bytes of text need not wait; none for a display."""
-        before = self._clock() - _WINDOW
-        with self._lock:
-            while self._shown and self._shown[0][0] <= before:
-                self._text -= self._shown.popleft()[1]
-            fits = len(self._shown) < _MESSAGES and self._text + _size(text) <= _TEXT
-            return fits or not self._shown
-
-    def wait(self, text: int) -> None:
-        """Wait for the turn of a message, and count it as shown. After an interrupt only count."""
-        while True:
-            with self._lock:
-                if self.is_free(text) or _is_interrupted():
-                    self._shown.append((self._clock(), _size(text)))
-                    self._text += _size(text)
-                    return
-                pause = self._shown[0][0] + _WINDOW - self._clock()
-            self._sleep(max(0.001, pause))
-
-
-def _size(text: int) -> int:
-    """What a server counts of a message with so many bytes of text; of a display nothing."""
-    return text + _OVERHEAD if text else 0
 
 
 def _shortened(event: Event) -> Event:
@@ -344,8 +287,3 @@ def _shortened(event: Event) -> Event:
         case "execute_result":
             return {**event, "output_type": "display_data"}
     return event
-
-
-def _is_interrupted() -> bool:
-    """Whether a KeyboardInterrupt is being handled: the pool shows what is queued meanwhile."""
-    return isinstance(sys.exc_info()[1], KeyboardInterrupt)

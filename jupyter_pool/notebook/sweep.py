@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jupyter_pool.results import ExecutionResult
 
     from .job import State
+    from .underway import Kind
 
 __all__ = ["Sweep", "SweepRun"]
 
@@ -246,6 +247,8 @@ class SweepRun:
         Adds to an error what the notebook knows of it.
     """
 
+    kind: Kind = "each"
+
     def __init__(
         self,
         pool: KernelPool,
@@ -258,7 +261,7 @@ class SweepRun:
         explain: Callable[[PoolError], None] | None = None,
     ) -> None:
         self.sweep = sweep
-        self._pool = pool
+        self.pool = pool
         self._items = list(items)
         self._submit = submit
         self._most = most
@@ -314,6 +317,9 @@ class SweepRun:
             return self.sweep.bundle()
         return {"text/plain": "", "text/html": progress_html(*self.progress)}
 
+    def show(self) -> None:
+        pass  # all is in its body
+
     def outcome(self) -> Sweep:
         return self.sweep
 
@@ -344,7 +350,7 @@ class SweepRun:
                 news = self._news.get()
                 if news is None:
                     for future in self._flying.values():
-                        self._pool.cancel(future.request_id)
+                        self.pool.cancel(future.request_id)
                     continue
                 item, future = news
                 del self._flying[item.index]
@@ -355,7 +361,7 @@ class SweepRun:
             ended()
 
     def _room(self) -> int:
-        config = self._pool.config
+        config = self.pool.config
         workers = int(config.size) + int(config.overflow)
         return workers if self._most is None else min(self._most, workers)
 

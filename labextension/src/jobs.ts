@@ -1,52 +1,76 @@
 /** Jobs, where there are any: work of many requests, or in the background. */
 
-import { button, el, show } from "./dom";
-import { duration } from "./format";
+import { attribute, button, el, show, text } from "./dom";
+import { elapsed, duration } from "./format";
 import type { PoolModel } from "./model";
 import type { Command, Job } from "./protocol";
 
 export class Jobs {
   readonly element = el("div", "jpm-jobs", { role: "list", "aria-label": "Jobs" });
-  private key = "";
+  private readonly rows = new Map<string, Row>();
 
   constructor(
     private readonly model: PoolModel,
     private readonly send: (command: Command) => void,
   ) {}
 
-  update(): void {
+  update(now: number): void {
     const jobs = this.model.state?.jobs ?? [];
     show(this.element, jobs.length > 0);
-    const key = JSON.stringify(jobs);
-    if (key === this.key) return;
-    this.key = key;
-    this.element.replaceChildren(...jobs.map((job) => this.row(job)));
+    const here = new Set(jobs.map(({ id }) => id));
+    for (const [id, row] of this.rows) {
+      if (here.has(id)) continue;
+      row.element.remove();
+      this.rows.delete(id);
+    }
+    for (const job of jobs) {
+      // They come in the order they began, so a new one is the last.
+      let row = this.rows.get(job.id);
+      if (row === undefined) {
+        row = new Row(job, this.send);
+        this.rows.set(job.id, row);
+        this.element.append(row.element);
+      }
+      row.update(job, now);
+    }
+  }
+}
+
+/** One job. It stays the same element: somebody may be about to press its button. */
+class Row {
+  readonly element: HTMLElement;
+  private readonly bar: HTMLProgressElement;
+  private readonly figures = el("span", "jpm-job-figures");
+  private readonly cancel: HTMLButtonElement;
+
+  constructor(job: Job, send: (command: Command) => void) {
+    this.bar = el("progress", "", { "aria-label": job.name });
+    this.cancel = button("jpm-icon", `Cancel ${job.name}`, "×", () => {
+      send({ type: "cancel_job", job: job.id });
+    });
+    const name = el("span", "jpm-job-name", { title: job.name }, job.name);
+    this.element = el("div", "jpm-job", { role: "listitem" });
+    this.element.append(name, this.bar, this.figures, this.cancel);
   }
 
-  private row(job: Job): HTMLElement {
-    const bar = el("progress", "", { "aria-label": job.name });
-    if (job.total !== null) {
+  update(job: Job, now: number): void {
+    const { bar } = this;
+    if (job.total === null) {
+      // There is nothing to count, so nothing moves.
+      attribute(bar, "data-uncounted", true);
+      if (bar.hasAttribute("value")) bar.removeAttribute("value");
+    } else {
+      attribute(bar, "data-uncounted", false);
       bar.max = Math.max(1, job.total);
       bar.value = job.done;
     }
-    const figures = job.total === null ? job.state : `${job.done}/${job.total}`;
-    const left = job.left === null ? "" : ` · ${duration(job.left)} left`;
-    const row = el(
-      "div",
-      "jpm-job",
-      { role: "listitem" },
-      el("span", "jpm-job-name", {}, job.name),
-      bar,
-      el("span", "jpm-job-figures", {}, figures + left),
-    );
-    const { request } = job;
-    if (request !== null) {
-      row.append(
-        button("jpm-icon", `Cancel ${job.name}`, "×", () => {
-          this.send({ type: "cancel", request });
-        }),
-      );
-    }
-    return row;
+    show(this.cancel, job.cancellable);
+    const counted = job.total === null ? job.done || null : `${job.done}/${job.total}`;
+    const parts = [
+      counted === null || job.state === "waiting" ? job.state : String(counted),
+      elapsed(now - job.started),
+      job.left === null ? "" : `${duration(job.left)} left`,
+    ];
+    text(this.figures, parts.filter(Boolean).join(" · "));
   }
 }

@@ -45,13 +45,15 @@ export interface Job {
   id: string;
   name: string;
   kind: "background" | "each" | "map";
-  state: string;
+  state: "waiting" | "running";
   done: number;
+  /** Null: there is nothing to count, or nobody knows yet how many there are. */
   total: number | null;
   started: number;
   /** Estimated seconds that it still takes. */
   left: number | null;
-  request: string | null;
+  /** False: a cell waits for it, so the notebook's stop button ends it and orders come too late. */
+  cancellable: boolean;
 }
 
 export interface Session {
@@ -131,7 +133,8 @@ export type Command =
   | { type: "drain" }
   | { type: "stop" }
   | { type: "restart"; worker: number }
-  | { type: "cancel"; request: string };
+  | { type: "cancel"; request: string }
+  | { type: "cancel_job"; job: string };
 
 /** The kernel did not do what it was asked for. */
 export interface Refusal {

@@ -151,7 +151,7 @@ class View implements Monitor {
       this.renderEmpty(state);
     }
     this.renderTrouble(state);
-    this.jobs.update();
+    this.jobs.update(this.model.now(local));
     this.drawers.update();
     this.tell(phase, local);
   }

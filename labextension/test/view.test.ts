@@ -55,7 +55,28 @@ describe("a monitor", () => {
       "Worker 2, leased for 10 s, 48 MB",
       "Worker 3, idle",
     ]);
-    expect(words(".jpm-job")).toContain("47/50 · 4.0 s left");
+    expect(words(".jpm-job")).toContain("47/50 · 1:00 · 4.0 s left");
+  });
+
+  it("lists jobs, each with its progress and a way to cancel it", () => {
+    show(snapshot());
+    const rows = [...host.querySelectorAll(".jpm-job")];
+    expect(rows.map((row) => row.querySelector(".jpm-job-figures")?.textContent)).toEqual([
+      "47/50 · 1:00 · 4.0 s left",
+      "running · 10 s",
+    ]);
+    expect(rows.map((row) => row.querySelector("progress")?.hasAttribute("value"))).toEqual([
+      true,
+      false,
+    ]);
+    press("Cancel export");
+    expect(sent).toEqual([{ type: "cancel_job", job: "background-2" }]);
+    const [first, second] = snapshot().jobs;
+    if (!first || !second) throw new Error("the example has two jobs");
+    vi.advanceTimersByTime(1000);
+    monitor.update(snapshot({ now: snapshot().now + 1, jobs: [second] }));
+    expect([...host.querySelectorAll(".jpm-job")]).toEqual([rows[1]]);
+    expect(words(".jpm-job-figures")).toBe("running · 11 s");
   });
 
   it("goes on by itself, and notices silence", () => {
@@ -92,7 +113,7 @@ describe("a monitor", () => {
       { type: "resize", size: 1 },
       { type: "cancel", request: "a1b2c3d4-5" },
       { type: "restart", worker: 1 },
-      { type: "cancel", request: "a1b2c3d4-5" },
+      { type: "cancel_job", job: "each-1" },
     ]);
   });
 

@@ -248,6 +248,32 @@ def some(n):
 run = lambda: list(pool.map(some, range({items}), chunksize=1))"""
 
 
+JOBS = [
+    "import os, time\ndef wait_for(name):\n    while not os.path.exists(name): time.sleep(0.01)",
+    "%%pool_exec --bg train\nwait_for('gate')",
+    "%%pool_exec --each n=range(8)\nn >= 3 and wait_for('items')",
+]
+
+
+@with_cells(START.format(size=4), SHOW, *JOBS)
+def test_jobs_have_a_line_each_and_are_cancelled_there(
+    server: QuickstartServer, page: Page
+) -> None:
+    open_notebook(page, server)
+    for number in range(4):
+        run_cell(page, number)
+    run_cell(page, 4, wait=False)
+    rows = monitor(page).locator(".jpm-job")
+    rows.get_by_text("3/8").wait_for()
+    assert rows.locator(".jpm-job-name").all_inner_texts() == ["train", "each n"]
+    monitor(page).screenshot(path=ARTIFACTS / "monitor-jobs.png")
+    assert monitor(page).get_by_role("button", name="Cancel each n").count() == 0
+    (server.folder / "items").touch()
+    await_cell(page, 4)
+    monitor(page).get_by_role("button", name="Cancel train").click()
+    rows.first.wait_for(state="detached")
+
+
 @with_cells(MANY.format(size=30, items=900), SHOW, "run();")
 def test_dozens_of_workers_have_narrow_lanes(server: QuickstartServer, page: Page) -> None:
     open_notebook(page, server)

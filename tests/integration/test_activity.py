@@ -74,7 +74,7 @@ def test_a_snapshot_is_what_the_example_says() -> None:
 
 def test_blocks_tell_how_requests_ended_and_why() -> None:
     with KernelPool(size=2, interrupt_grace=0.5) as pool:
-        ok = pool.execute("\n\nx = 1\ny = 2", check=False)
+        ok = pool.execute("\n\n# %%time\nx = 1\ny = 2", check=False)
         failed = pool.execute("raise ValueError('no')", check=False)
         timed_out = pool.execute("import time; time.sleep(60)", timeout=0.2, check=False)
         died = pool.execute("import os; os._exit(3)", check=False)

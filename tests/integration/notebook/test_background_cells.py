@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from integration.notebook.front_end import Notebook
@@ -15,6 +15,8 @@ from support.conditions import eventually, gone
 
 if TYPE_CHECKING:
     from integration.notebook.front_end import Message, Run
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 #: A cell that says something, and goes on when a file is there.
 _GATED = (
@@ -30,24 +32,34 @@ def gate(tmp_path: Path) -> Path:
 
 def start(
     notebook: Notebook, gate: Path, options: str = "train", then: str = ""
-) -> tuple[Run, str]:
+) -> tuple[Run, Shown]:
     """Start a gated job; return its cell and the display that shows it."""
     code = _GATED.format(gate=os.fspath(gate))
     run = notebook.ok(f"%%pool_exec --bg {options}\n{code}\n{then}")
     (shown,) = run.of("display_data")
-    return run, shown["transient"]["display_id"]
+    return run, Shown(shown["transient"]["display_id"], shown["data"][WIDGET]["model_id"])
 
 
-def await_display(notebook: Notebook, display_id: str, text: str) -> Message:
-    """The first update of a display whose text has `text` in it."""
+class Shown(NamedTuple):
+    """How front ends find a job's display: by its id, and by its widget's."""
+
+    id: str
+    model: str
+
+
+def await_display(notebook: Notebook, display: Shown, text: str) -> Message:
+    """The first update of a display whose HTML has `text` in it."""
     while True:
         message = notebook.client.get_iopub_msg(timeout=60)
         content = message["content"]
-        if (
-            message["msg_type"] == "update_display_data"
-            and content["transient"]["display_id"] == display_id
-            and text in content["data"]["text/plain"]
-        ):
+        kind = message["msg_type"]
+        if kind == "update_display_data" and content["transient"]["display_id"] == display.id:
+            found = content["data"]["text/html"]
+        elif kind == "comm_msg" and content["comm_id"] == display.model:
+            found = content["data"]["state"]["value"]
+        else:
+            continue
+        if text in found:
             return message
 
 
@@ -58,7 +70,6 @@ def end(notebook: Notebook, gate: Path, name: str = "train") -> None:
 
 def test_the_cell_returns_at_once_and_others_run_meanwhile(notebook: Notebook, gate: Path) -> None:
     run, _ = start(notebook, gate)
-    assert run.kinds[0] == "display_data"
     assert re.match(
         r"\[train\] (waiting|running) · 0 s", run.of("display_data")[0]["data"]["text/plain"]
     )
@@ -72,18 +83,18 @@ def test_the_cell_returns_at_once_and_others_run_meanwhile(notebook: Notebook, g
 def test_its_output_is_live_in_its_own_cell_while_another_one_runs(
     notebook: Notebook, gate: Path, tmp_path: Path
 ) -> None:
-    run, display_id = start(notebook, gate)
+    run, display = start(notebook, gate)
     busy = tmp_path / "busy"
     request = notebook.send(
         f"import os, time\nwhile not os.path.exists({os.fspath(busy)!r}): time.sleep(0.01)"
     )
-    message = await_display(notebook, display_id, "started")
+    message = await_display(notebook, display, "started")
     # Front ends find the cell by this.
     assert message["parent_header"]["msg_type"] == "execute_request"
     assert message["parent_header"]["msg_id"] != request
-    assert "started" in message["content"]["data"]["text/html"]
+    assert message["msg_type"] == "comm_msg"  # which a page that is loaded anew understands too
     gate.touch()
-    await_display(notebook, display_id, "ended")
+    await_display(notebook, display, "ended")
     busy.touch()
     assert notebook.result(request).messages == []
 
@@ -91,14 +102,14 @@ def test_its_output_is_live_in_its_own_cell_while_another_one_runs(
 def test_shown_anywhere_it_begins_at_the_start_and_goes_on_live(
     notebook: Notebook, gate: Path
 ) -> None:
-    _, display_id = start(notebook, gate)
-    await_display(notebook, display_id, "started")
+    _, display = start(notebook, gate)
+    await_display(notebook, display, "started")
     again = notebook.ok("train")
     (shown,) = again.of("display_data")
-    assert shown["transient"]["display_id"] == display_id
+    assert shown["transient"]["display_id"] == display.id
     assert "started" in shown["data"]["text/plain"]
     gate.touch()
-    await_display(notebook, display_id, "ended")
+    await_display(notebook, display, "ended")
     notebook.ok("%pool_wait")
     (late,) = notebook.ok("train").of("display_data")
     assert late["data"]["text/plain"].endswith("started\nended")
@@ -106,11 +117,11 @@ def test_shown_anywhere_it_begins_at_the_start_and_goes_on_live(
 
 
 def test_it_does_not_land_in_the_capture_of_another_cell(notebook: Notebook, gate: Path) -> None:
-    _, display_id = start(notebook, gate)
+    _, display = start(notebook, gate)
     request = notebook.send(
         f"%%capture caught\nopen({os.fspath(gate)!r}, 'w').close()\ntrain.result()\nprint('mine')"
     )
-    await_display(notebook, display_id, "ended")
+    await_display(notebook, display, "ended")
     assert notebook.client.get_shell_msg(timeout=60)["parent_header"]["msg_id"] == request
     assert notebook.ok("caught.stdout, caught.outputs").text == "('mine\\n', [])"
 
@@ -129,9 +140,9 @@ def test_what_is_brought_back_is_there_from_the_next_cell_on(
     notebook: Notebook, gate: Path
 ) -> None:
     notebook.ok("found = None")
-    _, display_id = start(notebook, gate, "train --out found")
+    _, display = start(notebook, gate, "train --out found")
     gate.touch()
-    await_display(notebook, display_id, "done")
+    await_display(notebook, display, "done")
     assert notebook.ok("found").text == "3"
     notebook.ok("found = 4")
     assert notebook.ok("found").text == "4"
@@ -144,9 +155,9 @@ def test_a_line_in_the_background_is_its_value(notebook: Notebook) -> None:
 def test_a_failure_is_told_once_before_the_next_cells_output(
     notebook: Notebook, gate: Path
 ) -> None:
-    run, display_id = start(notebook, gate, "train", "raise ValueError('no data')")
+    run, display = start(notebook, gate, "train", "raise ValueError('no data')")
     gate.touch()
-    await_display(notebook, display_id, "failed")
+    await_display(notebook, display, "failed")
     following = notebook.ok("print('next')")
     (told, printed) = following.of("stream")
     assert re.fullmatch(
@@ -285,3 +296,83 @@ def test_a_restart_of_the_kernel_ends_its_jobs(fresh_notebook: Notebook, tmp_pat
     fresh_notebook.manager.restart_kernel()
     fresh_notebook.client.wait_for_ready(timeout=60)
     eventually(gone([worker]), "its worker is gone")
+
+
+def await_message(notebook: Notebook, kind: str, where: Callable[[Any], object]) -> Message:
+    """The next message of a kind whose content is so."""
+    while True:
+        message: Message = notebook.client.get_iopub_msg(timeout=60)
+        if message["msg_type"] == kind and where(message["content"]):
+            return message
+
+
+def test_its_widgets_are_live_below_it_for_as_long_as_it_awaits(notebook: Notebook) -> None:
+    run = notebook.ok(
+        "%%pool_exec --bg sliding\n"
+        "import asyncio, ipywidgets\n"
+        "slider, moved = ipywidgets.IntSlider(), asyncio.Event()\n"
+        "slider.observe(lambda change: moved.set(), 'value')\n"
+        "display(slider)\nprint('ready', flush=True)\nawait moved.wait()\nprint('got', slider.value)"
+    )
+    client = notebook.client
+    opened = [m for m in run.messages if m["msg_type"] == "comm_open"]
+    slider = (
+        next((m["content"]["comm_id"] for m in opened if "IntSlider" in str(m["content"])), None)
+        or await_message(notebook, "comm_open", lambda content: "IntSlider" in str(content))[
+            "content"
+        ]["comm_id"]
+    )
+    # Wherever it is shown, its widgets are shown too.
+
+    def shows(content: dict[str, Any]) -> bool:
+        return bool(content["data"].get(WIDGET, {}).get("model_id") == slider)
+
+    shown = next(filter(shows, run.of("display_data")), None)
+    shown = shown or await_message(notebook, "display_data", shows)["content"]
+    again = notebook.ok("sliding").of("display_data")
+    assert [shows(content) for content in again] == [False, True]
+    assert again[1]["transient"] == shown["transient"]
+    assert "IntSlider" not in again[0]["data"]["text/html"]
+    update = {"method": "update", "state": {"value": 7}, "buffer_paths": []}
+    client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": slider, "data": update}))
+    assert notebook.ok("sliding.result().stdout").text == r"'ready\ngot 7\n'"
+    notebook.ok("sliding.cancel()")
+
+
+PLOT = "application/vnd.vegalite.v5+json"
+
+
+def test_plots_are_displays_of_their_own_and_updated_and_cleared_as_such(
+    notebook: Notebook, gate: Path
+) -> None:
+    gates = [os.fspath(gate.with_name(f"{gate.name} {n}")) for n in range(3)]
+    plot = (
+        "display({{'text/plain': 'plot', {0!r}: {{'n': {1}}}}}, raw=True, display_id='mine'{2})\n"
+    )
+    code = (
+        "import os, time\nfrom IPython.display import clear_output\n"
+        "def wait(gate):\n    while not os.path.exists(gate): time.sleep(0.01)\n"
+        f"wait({gates[0]!r})\n"
+        + plot.format(PLOT, 1, "")
+        + f"print('text')\nwait({gates[1]!r})\n"
+        + plot.format(PLOT, 2, ", update=True")
+        + f"wait({gates[2]!r})\nclear_output(wait=True)\nprint('last')"
+    )
+    request = notebook.send(f"%%pool_exec --bg plots\n{code}")
+    run = notebook.result(request)
+    (handle,) = run.of("display_data")
+    assert PLOT not in handle["data"]
+    Path(gates[0]).touch()
+    first = await_message(notebook, "display_data", lambda c: PLOT in c["data"])
+    assert first["parent_header"]["msg_id"] == request
+    ours = first["content"]["transient"]
+    assert ours["display_id"] != "mine"  # which may be anybody's in the notebook
+    Path(gates[1]).touch()
+    updated = await_message(notebook, "update_display_data", lambda c: c["transient"] == ours)
+    assert updated["content"]["data"][PLOT] == {"n": 2}
+    Path(gates[2]).touch()
+    cleared = await_message(notebook, "update_display_data", lambda c: c["transient"] == ours)
+    assert cleared["content"]["data"] == {"text/html": "", "text/plain": ""}
+    notebook.ok("%pool_wait plots")
+    (shown,) = notebook.ok("plots").of("display_data")
+    assert shown["data"]["text/plain"].endswith("s\nlast")

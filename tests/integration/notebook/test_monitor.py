@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +147,90 @@ def test_its_orders_change_the_pool(fresh_notebook: Notebook) -> None:
     view.until(lambda state: state["state"] == "none")
     assert notebook.ok("import jupyter_pool; jupyter_pool.list_pools()").text == "[]"
     eventually(gone(ast.literal_eval(pids)), "its workers end, though nobody waits for it")
+
+
+GATED = "import os, time\nwhile not os.path.exists({gate!r}): time.sleep(0.01)"
+
+
+def test_jobs_are_listed_with_their_progress_and_cancelled(
+    notebook: Notebook, tmp_path: Path
+) -> None:
+    view = View(notebook)
+    gate, first = (os.fspath(tmp_path / name) for name in ("gate", "first"))
+    notebook.ok(f"%%pool_exec --bg train\n{GATED.format(gate=gate)}")
+    notebook.ok(
+        f"%%pool_exec --bg sweep --max 1 --each name=[{first!r}, {gate!r}]\n"
+        "import os, time\nwhile not os.path.exists(name): time.sleep(0.01)"
+    )
+    state = view.until(lambda state: [j["state"] for j in state["jobs"]] == ["running"] * 2)
+    train, sweep = state["jobs"]
+    assert (train["name"], train["kind"], train["total"]) == ("train", "background", None)
+    assert (sweep["name"], sweep["kind"]) == ("sweep", "each")
+    assert (sweep["done"], sweep["total"], sweep["left"]) == (0, 2, None)
+    assert train["started"] <= sweep["started"] <= state["now"]
+    Path(first).touch()
+    state = view.until(lambda state: state["jobs"][1]["done"] == 1)
+    assert state["jobs"][1]["left"] > 0
+    view.send(type="cancel_job", job=sweep["id"])
+    view.until(lambda state: [job["name"] for job in state["jobs"]] == ["train"])
+    assert notebook.ok("sweep.status").text == "'cancelled'"
+    view.send(type="cancel_job", job=sweep["id"])
+    assert view.refusal() == "that job has ended already"
+    Path(gate).touch()
+    view.until(lambda state: state["jobs"] == [])
+
+
+def test_a_sweep_and_a_map_that_cells_wait_for_are_listed(
+    notebook: Notebook, tmp_path: Path
+) -> None:
+    view = View(notebook)
+    gate = os.fspath(tmp_path / "gate")
+    body = GATED.format(gate=gate)
+    request = notebook.send(f"%%pool_exec --each n=range(3) --each m=[1]\n{body}")
+    (job,) = view.until(lambda state: state["jobs"])["jobs"]
+    assert (job["name"], job["kind"], job["total"]) == ("each n, m", "each", 3)
+    assert not job["cancellable"]  # but by the stop button, as any cell that is waited for
+    Path(gate).touch()
+    view.until(lambda state: state["jobs"] == [])
+    assert _reply(notebook, request)["status"] == "ok"
+    Path(gate).unlink()
+    notebook.ok(
+        "def wait(n):\n    import os, time\n"
+        f"    while n and not os.path.exists({gate!r}): time.sleep(0.01)\n"
+        "from jupyter_pool import get_pool\npool = get_pool()"
+    )
+    request = notebook.send("len(list(pool.map(wait, [0, 1, 1, 1], chunksize=1)))")
+    (job,) = view.until(lambda state: state["jobs"] and state["jobs"][0]["done"])["jobs"]
+    assert (job["name"], job["kind"], job["state"]) == ("wait()", "map", "running")
+    assert (job["done"], job["total"]) == (1, 4)
+    Path(gate).touch()
+    view.until(lambda state: state["jobs"] == [])
+    assert _reply(notebook, request)["status"] == "ok"
+
+
+def test_a_cancelled_map_says_so_to_who_waits_for_it(notebook: Notebook, tmp_path: Path) -> None:
+    view = View(notebook)
+    notebook.ok(
+        "import time, threading\nfrom jupyter_pool import get_pool\npool = get_pool()\nsaid = []\n"
+        "def wait():\n"
+        "    try: list(pool.map(time.sleep, [600, 600]))\n"
+        "    except Exception as error: said.append(repr(error))\n"
+        "thread = threading.Thread(target=wait)\nthread.start()"
+    )
+    (job,) = view.until(lambda state: state["jobs"])["jobs"]
+    assert (job["name"], job["state"]) == ("sleep()", "waiting")
+    view.send(type="cancel_job", job=job["id"])
+    notebook.ok("thread.join()")
+    assert "the map was cancelled" in notebook.ok("said").text
+    view.until(lambda state: state["jobs"] == [] and state["counts"] == {"idle": 2})
+
+
+def _reply(notebook: Notebook, request: str) -> dict[str, Any]:
+    """The reply to a cell whose messages were collected with those of a view."""
+    while True:
+        message: Message = notebook.client.get_shell_msg(timeout=DEADLINE)
+        if message["parent_header"]["msg_id"] == request:
+            return dict(message["content"])
 
 
 def test_what_it_cannot_do_is_said_to_the_view(notebook: Notebook) -> None:

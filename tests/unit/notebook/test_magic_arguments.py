@@ -129,6 +129,8 @@ def test_names_to_send_can_be_automatic_chosen_or_both(
         ("--hold 0", ["'0' is not a time", "10m"]),
         ("--hold 1h -q", ["--hold keeps widgets alive", "--quiet"]),
         ("--hold 1h --retries 1", ["--hold keeps one worker", "--retries"]),
+        ("--hold 1h --bg", ["--hold is for a cell that is waited for", "--bg"]),
+        ("--hold 1h --each n=[1]", ["--hold is for a cell that is waited for"]),
         ("--timeout", ["-t/--timeout needs a value"]),
         ("--timeout abc", ["'abc' is not a time", "10m"]),
         ("--timeout 0", ["'0' is not a time"]),

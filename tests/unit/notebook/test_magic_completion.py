@@ -6,6 +6,7 @@ import pytest
 from IPython.core.completer import CompletionContext, provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
+from jupyter_pool.notebook.commands import PARSERS
 from jupyter_pool.notebook.completion import PoolMatcher
 from jupyter_pool.notebook.pools import Pools
 
@@ -97,3 +98,10 @@ def test_it_is_a_matcher_for_ipython(shell: InteractiveShell, matcher: PoolMatch
     with provisionalcompleter():
         found = list(shell.Completer.completions("%%pool_exec --se", 16))
     assert sorted(completion.text for completion in found) == ["--seed", "--session"]
+
+
+@pytest.mark.parametrize("magic", sorted(PARSERS))
+def test_every_option_of_every_magic_is_offered(matcher: PoolMatcher, magic: str) -> None:
+    percent = "%%" if magic in ("pool_exec", "pool_program") else "%"
+    spellings = [spelling for spelling in PARSERS[magic].options if spelling.startswith("--")]
+    assert sorted(complete(matcher, f"{percent}{magic} --")) == sorted(spellings)

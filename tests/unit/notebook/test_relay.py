@@ -8,7 +8,8 @@ import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_pool.notebook.relay import Pace, Relay, WorkerValue
+from jupyter_pool.notebook.pace import Pace
+from jupyter_pool.notebook.relay import Relay, WorkerValue
 from jupyter_pool.notebook.waiting import WaitNotice, wait_text
 from jupyter_pool.results import ExecutionResult, WaitInfo
 
