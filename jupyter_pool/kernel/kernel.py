@@ -36,6 +36,7 @@ from traitlets import Type
 from jupyter_pool.errors import SerializationError
 from jupyter_pool.kernel.calls import CallLane
 from jupyter_pool.kernel.comms import forget_comms, serve_comm
+from jupyter_pool.kernel.contexts import create_task
 from jupyter_pool.kernel.data import WorkerData
 from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.ledger import Ledger, Tickets
@@ -214,11 +215,7 @@ class PoolKernel(IPythonKernel):
             self._start_task(self.shell_main(None, frames), self._lasting_context)
 
     def _start_task(self, coro: Coroutine[Any, Any, Any], context: contextvars.Context) -> None:
-        loop = asyncio.get_running_loop()
-        if sys.version_info >= (3, 11):
-            task = loop.create_task(coro, context=context)
-        else:
-            task = context.run(loop.create_task, coro)
+        task = create_task(coro, context)
         GATE.kernel_tasks.add(task)
         # The loop itself keeps no task alive.
         self._tasks.add(task)

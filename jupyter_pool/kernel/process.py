@@ -127,4 +127,7 @@ def _free_tools(monitoring: Any, before: list[str | None]) -> None:
     for number, name in enumerate(before):
         if name is None and monitoring.get_tool(number) is not None:
             monitoring.set_events(number, 0)
+            # Before Python 3.14 freeing an id leaves its callbacks to whoever takes it next.
+            for event in filter(None, vars(monitoring.events).values()):
+                monitoring.register_callback(number, event, None)
             monitoring.free_tool_id(number)

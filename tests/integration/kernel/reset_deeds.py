@@ -34,6 +34,7 @@ DEEDS = {
     "tracemalloc": "import tracemalloc\ntracemalloc.start()",
     "monitoring": "import sys\nif hasattr(sys, 'monitoring'):\n"
     "    sys.monitoring.use_tool_id(3, 'probed')\n"
+    "    sys.monitoring.register_callback(3, sys.monitoring.events.LINE, lambda *a: None)\n"
     "    sys.monitoring.set_events(3, sys.monitoring.events.LINE)",
     "interpreter": "import sys\nsys.setrecursionlimit(5000)\nsys.setswitchinterval(0.1)\n"
     "sys.tracebacklimit = 1\nsys.dont_write_bytecode = True\n"

@@ -80,7 +80,9 @@ def _probe():
     seen["decimal"] = (decimal.getcontext().prec, repr(decimal.DefaultContext))
     seen["policy"] = name(asyncio.events._event_loop_policy)
     monitoring = getattr(sys, "monitoring", None)
-    seen["monitoring"] = monitoring and [monitoring.get_tool(i) for i in range(6)]
+    seen["monitoring"] = monitoring and [
+        *(monitoring.get_tool(i) for i in range(6)),
+        name(monitoring.register_callback(3, monitoring.events.LINE, None))]
     loop = asyncio.get_running_loop()
     seen["tasks"] = sum("PoolKernel" not in str(t.get_coro()) for t in asyncio.all_tasks(loop))
     seen["scheduled"] = sum(not h.cancelled() for h in loop._scheduled)

@@ -67,8 +67,7 @@ def test_a_plain_clients_requests_share_their_state_until_a_pool_request(
 ) -> None:
     fresh_worker.run("x = 5\nimport decimal\ndecimal.getcontext().prec = 5", plain=True)
     answer = fresh_worker.run("x + 1, decimal.getcontext().prec", plain=True)
-    # Before Python 3.11 a task cannot be given a context, so context variables are not shared.
-    assert answer.result == ("(6, 5)" if sys.version_info >= (3, 11) else "(6, 28)")
+    assert answer.result == "(6, 5)"
     assert answer.content["execution_count"] == 2
     assert "jupyter_pool" not in answer.reply["metadata"]
     fresh_worker.run("1")

@@ -110,8 +110,10 @@ class FrontEnd:
     def subshell(self) -> Iterator[str]:
         """What takes messages while a cell runs, as JupyterLab has it for comms."""
         subshell = self._control("create_subshell_request", {})["subshell_id"]
-        yield subshell
-        self._control("delete_subshell_request", {"subshell_id": subshell})
+        try:
+            yield subshell
+        finally:
+            self._control("delete_subshell_request", {"subshell_id": subshell})
 
     def _control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
         self.client.control_channel.send(self.client.session.msg(kind, content))
@@ -276,22 +278,30 @@ def test_a_moved_slider_runs_its_callback_in_the_worker(lab: FrontEnd) -> None:
 def test_what_a_callback_prints_and_raises_is_shown_in_its_cell(
     lab: FrontEnd, tmp_path: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    came, captures, gate = (tmp_path / name for name in ("came", "captures", "gate"))
     run = lab.run(
-        "%%pool_exec --hold 1h\nimport ipywidgets\nbutton = ipywidgets.Button()\n"
-        "def clicked(_):\n    print('clicked')\n    display('shown')\n    1 / 0\n"
+        "%%pool_exec --hold 1h\nimport ipywidgets, os, time\nbutton = ipywidgets.Button()\n"
+        f"def clicked(_):\n    open({str(came)!r}, 'w').close()\n"
+        f"    while not os.path.exists({str(captures)!r}): time.sleep(0.01)\n"
+        "    print('clicked')\n    display('shown')\n    1 / 0\n"
         "button.on_click(clicked)\ndisplay(button)"
     )
     with lab.subshell() as subshell:
-        # Another cell, whose outputs are captured meanwhile.
-        other = lab.notebook.send(
-            "%%capture captured\nimport os, time\nprint('mine')\n"
-            f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)"
-        )
-        click = {"method": "custom", "content": {"event": "click"}}
-        lab.send(opened(run, "ButtonModel"), click, subshell_id=subshell)
-        error = lab.until(lambda m: m["msg_type"] == "error")
-        gate.touch()
+        try:
+            # ipykernel 7.4 loses what comes to a subshell while a cell captures; so it comes before.
+            click = {"method": "custom", "content": {"event": "click"}}
+            lab.send(opened(run, "ButtonModel"), click, subshell_id=subshell)
+            eventually(came.exists)
+            # Another cell, whose outputs are captured meanwhile.
+            other = lab.notebook.send(
+                "%%capture captured\nimport os, time\nprint('mine')\n"
+                f"open({str(captures)!r}, 'w').close()\n"
+                f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+            )
+            error = lab.until(lambda m: m["msg_type"] == "error")
+        finally:
+            captures.touch()
+            gate.touch()
         lab.notebook.result(other)
     assert error["content"]["ename"] == "ZeroDivisionError"
     mine = [m for m in lab.seen if m["parent_header"].get("msg_id") == run.id]
