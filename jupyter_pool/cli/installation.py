@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -178,19 +179,43 @@ def descriptors(config: PoolConfig) -> Finding:
 
 
 def panel(_config: PoolConfig) -> Finding:
-    """JupyterLab finds the panel, where this version has one."""
-    package = Path(jupyter_pool.__file__).parent
-    if not (package / "labextension").is_dir():
-        return note("JupyterLab panel", "not part of this version")
+    """JupyterLab finds the panel, whole and of this version."""
+    name = "JupyterLab panel"
+    mend = f'"{sys.executable}" -m pip install --force-reinstall --no-deps jupyter-pool'
     places = jupyter_core.paths.jupyter_path("labextensions")
-    for place in places:
-        if (Path(place) / "jupyter-pool" / "package.json").is_file():
-            return ok("JupyterLab panel", str(Path(place) / "jupyter-pool"))
-    return bad(
-        "JupyterLab panel",
-        f"not in {', '.join(places)}",
-        f'"{sys.executable}" -m pip install --force-reinstall --no-deps jupyter-pool',
-    )
+    # The first one is the one that JupyterLab takes.
+    found = next((home for place in places if (home := Path(place, "jupyter-pool")).is_dir()), None)
+    if found is None:
+        return bad(name, f"not in {', '.join(places)}", mend)
+    try:
+        about = json.loads((found / "package.json").read_text(encoding="utf-8"))
+        version, entry = about["version"], about["jupyterlab"]["_build"]["load"]
+    except (OSError, ValueError, KeyError) as error:
+        return bad(name, f"{found}: package.json is missing or broken ({error})", mend)
+    if not (found / entry).is_file():
+        return bad(name, f"{found} has no {entry}", mend)
+    if version != jupyter_pool.__version__:
+        return bad(name, f"{found} is of version {version}, not {jupyter_pool.__version__}", mend)
+    if _is_disabled():
+        return note(
+            name, f"{found}, but it is disabled", "jupyter labextension enable jupyter-pool"
+        )
+    return ok(name, f"{version} in {found}")
+
+
+def _is_disabled() -> bool:
+    """Whether somebody has told JupyterLab to leave it out."""
+    for place in jupyter_core.paths.jupyter_config_path():
+        try:
+            text = Path(place, "labconfig", "page_config.json").read_text(encoding="utf-8")
+            disabled = json.loads(text).get("disabledExtensions", {})
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(disabled, list):
+            disabled = dict.fromkeys(disabled, True)
+        if any(disabled.get(name) for name in ("jupyter-pool", "jupyter-pool:panel")):
+            return True
+    return False
 
 
 #: Name and function of each; None as finding: nothing to tell.

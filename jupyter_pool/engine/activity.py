@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .driver import Driver
     from .request import Completion, Request
 
-__all__ = ["Activity", "Block", "observe", "stir", "watch"]
+__all__ = ["VERSION", "Activity", "Block", "listen", "observe", "stir", "watch"]
 
 #: Snapshots of another version are not understood by this version's views.
 VERSION = 1
@@ -45,6 +45,7 @@ RATE_WINDOW = 5.0
 _WAITERS, _SESSIONS = 20, 50
 
 _waker: Callable[[], None] | None = None
+_listener: Callable[[], None] | None = None
 
 
 def watch(waker: Callable[[], None] | None) -> None:
@@ -56,10 +57,21 @@ def watch(waker: Callable[[], None] | None) -> None:
     _waker = waker
 
 
+def listen(listener: Callable[[], None] | None) -> None:
+    """Have it called whenever a pool has come or gone, in the thread that did it; None: nobody.
+
+    It must neither block nor raise.
+    """
+    global _listener
+    _listener = listener
+
+
 def stir() -> None:
-    """Something has changed."""
+    """A pool has come or gone."""
     if _waker is not None:
         _waker()
+    if _listener is not None:
+        _listener()
 
 
 @dataclass(slots=True, eq=False)
@@ -291,5 +303,10 @@ def _stats(driver: Driver) -> dict[str, Any]:
     }
 
 
+def _after_fork() -> None:
+    watch(None)
+    listen(None)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: watch(None))
+    os.register_at_fork(after_in_child=_after_fork)

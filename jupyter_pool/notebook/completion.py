@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ class PoolMatcher:
         return []
 
     def _pool_name(self, words: list[str]) -> str:
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in itertools.pairwise([*words, ""]):
             if word in {"-p", "--pool"} and following:
                 return following
             if word.startswith("--pool="):

@@ -222,6 +222,10 @@ class Publisher:
                 self._monitors.remove(monitor)
         self._news.put(None)
 
+    def hurry(self) -> None:
+        """Look again now: a monitor wants more than the news."""
+        self._news.put(None)
+
     def join(self, timeout: float) -> None:
         """Wait for the end of the thread, if the last monitor was detached."""
         thread = self._thread

@@ -43,6 +43,7 @@ from .waiting import WaitNotice
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from jupyter_pool.notebook.panel import Panel
     from jupyter_pool.pool import KernelPool
     from jupyter_pool.results import ExecutionResult
 
@@ -72,6 +73,8 @@ class PoolMagics(Magics):
         self.last: ExecutionResult | Sweep | None = None
         #: The background cells.
         self.jobs = Jobs(shell)
+        #: What front ends' panels talk to, in a kernel.
+        self.panel: Panel | None = None
 
     @output_can_be_silenced
     @needs_local_scope
@@ -340,6 +343,10 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(PoolAdminMagics(shell, magics))
     shell.register_magics(PoolProgramMagics(shell, magics))
     shell.Completer.custom_matchers.append(PoolMatcher(shell, magics.pools, magics.jobs))
+    if hasattr(shell, "kernel"):
+        from .panel import open_panel
+
+        magics.panel = open_panel(shell, magics.pools)
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -358,6 +365,8 @@ def unload(shell: InteractiveShell) -> None:
     matchers = shell.Completer.custom_matchers
     matchers[:] = [matcher for matcher in matchers if not isinstance(matcher, PoolMatcher)]
     if magics is not None:
+        if magics.panel is not None:
+            magics.panel.close()
         magics.jobs.unload()
         magics.holds.end_all()
         magics.pools.unload()

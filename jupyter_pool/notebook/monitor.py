@@ -19,8 +19,9 @@ from jupyter_pool.engine.log import LOGGER
 from jupyter_pool.engine.registry import get_pool
 from jupyter_pool.errors import InvalidRequest, PoolError
 
-from . import feed, underway
+from . import feed
 from .feed import Feed, State
+from .orders import carry_out
 from .picture import picture
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from jupyter_pool.engine.face import PoolFace
 
-__all__ = ["HtmlMonitor", "mimebundle", "show", "widget_class"]
+__all__ = ["HtmlMonitor", "mimebundle", "publish", "show", "widget_class"]
 
 _STATIC = Path(__file__).with_name("static")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -100,7 +101,7 @@ class Text:
         return self._picture.text
 
 
-def _publish(kernel: Any, kind: str, content: dict[str, Any], parent: Any, ident: Any) -> None:
+def publish(kernel: Any, kind: str, content: dict[str, Any], parent: Any, ident: Any) -> None:
     """Send a message on iopub from any thread, as belonging to no request of the moment.
 
     ipykernel (7.4) would take for its parent whatever the main thread runs now.
@@ -147,7 +148,7 @@ class HtmlMonitor:
                 "metadata": {},
                 "transient": {"display_id": self._display_id},
             }
-            _publish(kernel, "update_display_data", content, self._parent, b"update_display_data")
+            publish(kernel, "update_display_data", content, self._parent, b"update_display_data")
         return self._feed.lively
 
     def close(self) -> None:
@@ -232,7 +233,7 @@ def widget_class() -> Any:
                     self.send_state("pool_state")  # not ipykernel
                 else:
                     content = {"comm_id": self.comm.comm_id, "data": message}
-                    _publish(kernel, "comm_msg", content, {}, self.comm.topic)
+                    publish(kernel, "comm_msg", content, {}, self.comm.topic)
             return self._feed.lively
 
         def close(self) -> None:
@@ -267,26 +268,9 @@ def _heard(widget: Any, message: Any, _: Any) -> None:
                 raise InvalidRequest("this monitor is of a pool that is closed: start another one")
             widget._start()
         else:
-            _carry_out(get_pool(widget._feed.name()), order, given)
+            carry_out(get_pool(widget._feed.name()), order, given)
     except PoolError as error:
         widget.send({"type": "refused", "text": str(error).partition("\n")[0]})
     except Exception as error:  # noqa: BLE001 - a frontend's message must not harm the notebook
         LOGGER.log(logging.WARNING, "the monitor's order %r failed", message, exc_info=True)
         widget.send({"type": "refused", "text": f"{type(error).__name__}: {error}"})
-
-
-def _carry_out(pool: PoolFace, order: str, given: dict[str, Any]) -> None:
-    if order == "resize":
-        pool.order_resize(int(given["size"]), None)
-    elif order == "drain":
-        pool.order_drain()
-    elif order == "stop":
-        pool.order_close()
-    elif order == "restart":
-        pool.order_restart(int(given["worker"]))
-    elif order == "cancel":
-        pool.order_cancel(str(given["request"]))
-    elif order == "cancel_job":
-        underway.cancel(pool, str(given["job"]))
-    else:
-        raise InvalidRequest(f"the monitor cannot {order!r}")

@@ -3,7 +3,7 @@
 import { attribute, button, copy, el, show, text } from "./dom";
 import { ago, clock, count, duration, firstLine, outcome } from "./format";
 import type { PoolModel } from "./model";
-import type { Block, Distribution, Session } from "./protocol";
+import type { Block, Command, Distribution, Session } from "./protocol";
 
 class Drawer {
   readonly element = el("details", "jpm-drawer");
@@ -39,7 +39,10 @@ export class Drawers {
   private readonly sessions: Drawer;
   private readonly stats: Drawer;
 
-  constructor(private readonly model: PoolModel) {
+  constructor(
+    private readonly model: PoolModel,
+    private readonly send: (command: Command) => void,
+  ) {
     this.errors = new Drawer(() => [...model.errors].reverse().map(errorRow));
     this.sessions = new Drawer(() => [this.sessionTable(model.sessions)]);
     this.stats = new Drawer(() => this.statistics());
@@ -68,15 +71,24 @@ export class Drawers {
   private sessionTable(sessions: Session[]): HTMLElement {
     const now = this.model.updatedAt;
     return table(
-      ["session", "requests", "failed", "busy", "last"],
+      ["session", "requests", "failed", "busy", "last", ""],
       sessions.map((session) => [
         session.id,
         String(session.requests),
         String(session.failures),
         duration(session.busy_time),
         ago(now - session.last_activity),
+        this.ending(session.id),
       ]),
     );
+  }
+
+  private ending(session: string): HTMLElement {
+    const end = button("jpm-button jpm-small", `End session ${session}`, "End", () => {
+      this.send({ type: "end_session", session });
+    });
+    end.dataset.session = session;
+    return end;
   }
 
   private statistics(): Node[] {
@@ -122,7 +134,7 @@ function errorRow(block: Block): HTMLElement {
   return el(
     "div",
     "jpm-error-row",
-    {},
+    { "data-error": `${error}\n\n${block.code}` },
     el("span", "jpm-when", {}, clock(block.ended ?? block.queued)),
     el(
       "span",
@@ -135,9 +147,17 @@ function errorRow(block: Block): HTMLElement {
   );
 }
 
-function table(headers: string[], rows: string[][]): HTMLElement {
-  const cells = (tag: "th" | "td", row: string[]) =>
-    el("tr", "", {}, ...row.map((cell) => el(tag, "", tag === "th" ? { scope: "col" } : {}, cell)));
+function table(headers: string[], rows: (string | Node)[][]): HTMLElement {
+  const cells = (tag: "th" | "td", row: (string | Node)[]) =>
+    el(
+      "tr",
+      "",
+      {},
+      // An empty header heads nothing.
+      ...row.map((cell) =>
+        el(cell === "" ? "td" : tag, "", tag === "th" && cell !== "" ? { scope: "col" } : {}, cell),
+      ),
+    );
   return el(
     "table",
     "jpm-table",

@@ -39,6 +39,7 @@ export class Header {
   constructor(
     private readonly model: PoolModel,
     private readonly send: (command: Command) => void,
+    private readonly asked: boolean,
   ) {
     this.fewer = button("jpm-icon", "One worker fewer", "−", () => {
       this.resize(-1);
@@ -138,7 +139,7 @@ export class Header {
 
   /** The first click asks, the second one stops. */
   private askToStop(): void {
-    if (this.doubt === undefined) {
+    if (this.doubt === undefined && !this.asked) {
       this.stop.replaceChildren(
         "Stop: really?",
         el("small", "", {}, "click again; what runs is cancelled"),

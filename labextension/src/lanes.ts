@@ -9,8 +9,6 @@ import { extent, paintLanes, paintLoad, paintTiles, type Scene, TILE, tileColumn
 import type { Block, Command, PoolState } from "./protocol";
 import { readColours } from "./theme";
 
-/** The seconds that the lanes show, one after the other on a click. */
-export const SPANS = [60, 300, 15] as const;
 /** Up to so many workers have lanes with labels, lanes at all. */
 const LABELLED = 12;
 const MOST_LANES = 48;
@@ -46,6 +44,8 @@ export class Lanes {
   private readonly calm = globalThis.matchMedia("(prefers-reduced-motion: reduce)");
   private animation: Animation | null = null;
   private width = 0;
+  /** The seconds that the lanes show, one after the other on a click. */
+  private readonly spans: readonly number[];
   private span = 0;
   private selected: string | null = null;
   private selectedLane = 0;
@@ -59,11 +59,13 @@ export class Lanes {
     private readonly send: (command: Command) => void,
     private readonly clock: () => number,
   ) {
+    const shortest = Math.min(60, model.history);
+    this.spans = [...new Set([shortest, model.history, 15])];
     const id = `jpm-option-${Math.random().toString(36).slice(2)}`;
     this.option.id = id;
     attribute(this.track, "aria-activedescendant", id);
     this.spanButton = button("jpm-span", "Show another span of time", "", () => {
-      this.span = (this.span + 1) % SPANS.length;
+      this.span = (this.span + 1) % this.spans.length;
       this.render(true);
     });
     this.axis.append(this.spanButton, el("span", "", {}, "now"));
@@ -112,18 +114,20 @@ export class Lanes {
     attribute(this.element, "data-mode", this.mode);
     show(this.tiles, this.mode === "tiles");
     show(this.gutter, this.mode !== "tiles");
-    text(
-      this.spanButton,
-      `${SPANS[this.span] === 300 ? "5 min" : `${SPANS[this.span] ?? 60} s`} ago`,
-    );
+    const span = this.seconds;
+    text(this.spanButton, `${span > 60 ? `${Math.round(span / 6) / 10} min` : `${span} s`} ago`);
     this.updateRows(state, now);
     this.describe(now);
     if (!force && this.calm.matches && now - this.paintedAt < 0.95) return;
     this.paint(now);
   }
 
+  private get seconds(): number {
+    return this.spans[this.span] ?? 60;
+  }
+
   private scene(now: number): Scene {
-    const span = SPANS[this.span] ?? 60;
+    const span = this.seconds;
     return {
       model: this.model,
       colours: readColours(this.element),
@@ -305,7 +309,7 @@ export class Lanes {
 
   /** The requests of a lane that are in the picture. */
   private shown(lane: number): Block[] {
-    const oldest = this.model.now(this.clock()) - (SPANS[this.span] ?? 60);
+    const oldest = this.model.now(this.clock()) - this.seconds;
     return this.model.inLane(lane).filter((block) => (block.ended ?? Infinity) > oldest);
   }
 
@@ -358,6 +362,8 @@ function updateRow(row: Row, lane: Lane, most: number, now: number): void {
   attribute(row.element, "data-died", died);
   if (died && !wasDead) row.element.classList.add("jpm-dying");
   attribute(row.element, "data-state", worker?.state ?? "gone");
+  attribute(row.element, "data-worker", worker?.id);
+  attribute(row.element, "data-request", worker?.request ?? undefined);
   setGlyph(row.glyph, markOf(worker?.state, died));
   text(row.number, worker ? String(worker.id) : "");
   const memory = worker?.memory ?? 0;

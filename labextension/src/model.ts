@@ -3,7 +3,7 @@
 import type { Block, PoolState, Session, Stats, Worker } from "./protocol";
 
 /** How far back the history reaches, in seconds, and how many blocks it holds at most. */
-const HISTORY = 300;
+export const HISTORY = 300;
 const MOST_BLOCKS = 20_000;
 /** A lively kernel that says nothing for so long does not respond, in seconds. */
 const SILENCE = 6;
@@ -47,6 +47,8 @@ export class PoolModel {
   private receivedAt = 0;
   private offset: number | null = null;
 
+  constructor(readonly history = HISTORY) {}
+
   /** Take in a snapshot that arrived at `local`, in seconds by this page's clock. */
   apply(state: PoolState, local: number): void {
     if (this.state !== null && this.state.pool !== state.pool) this.forget();
@@ -61,7 +63,7 @@ export class PoolModel {
     this.updateBlocks(state);
     this.updateLanes(state);
     this.samples.push({ at: state.now, taken: this.taken, waiting: state.waiting });
-    while ((this.samples[1]?.at ?? Infinity) < state.now - HISTORY) this.samples.shift();
+    while ((this.samples[1]?.at ?? Infinity) < state.now - this.history) this.samples.shift();
   }
 
   /** The kernel's time, where this page's clock says `local`. */
@@ -122,7 +124,7 @@ export class PoolModel {
   private updateBlocks(state: PoolState): void {
     for (const [id, block] of this.blocks) {
       // What ran is told again while it runs; what ended too long ago is forgotten.
-      if (block.ended === null || block.ended < state.now - HISTORY) this.blocks.delete(id);
+      if (block.ended === null || block.ended < state.now - this.history) this.blocks.delete(id);
     }
     for (const block of state.blocks) {
       // A new entry is the last one: the oldest are in front.

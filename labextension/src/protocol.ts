@@ -134,7 +134,8 @@ export type Command =
   | { type: "stop" }
   | { type: "restart"; worker: number }
   | { type: "cancel"; request: string }
-  | { type: "cancel_job"; job: string };
+  | { type: "cancel_job"; job: string }
+  | { type: "end_session"; session: string };
 
 /** The kernel did not do what it was asked for. */
 export interface Refusal {
@@ -150,4 +151,52 @@ export function isPoolState(value: unknown): value is PoolState {
 export function isRefusal(value: unknown): value is Refusal {
   const message = value as Partial<Refusal> | null | undefined;
   return message?.type === "refused" && typeof message.text === "string";
+}
+
+// -- the panel: messages of its own, where the widget has a model -----------------------------------
+
+/** The answer to `pool_hello`, on control. */
+export interface Hello {
+  status: "ok";
+  v: number;
+  pools: string[];
+  /** The pool that the magics use, and that can be started from the panel. */
+  default: string;
+  /** How many workers it would get. */
+  size: number;
+}
+
+/** `pool_list`, on iopub: which pools there are. */
+export interface PoolList {
+  v: number;
+  pools: string[];
+}
+
+/** `pool_notice`, on iopub: something that was accepted has failed later. */
+export interface Notice {
+  v: number;
+  pool: string;
+  text: string;
+}
+
+/** What `pool_command` asks for, on control. */
+export interface Order {
+  v: typeof VERSION;
+  pool: string;
+  command: Command;
+}
+
+export function isHello(value: unknown): value is Hello {
+  const hello = value as Partial<Hello> | null | undefined;
+  return hello?.status === "ok" && typeof hello.v === "number" && Array.isArray(hello.pools);
+}
+
+export function isPoolList(value: unknown): value is PoolList {
+  const list = value as Partial<PoolList> | null | undefined;
+  return typeof list?.v === "number" && Array.isArray(list.pools);
+}
+
+export function isNotice(value: unknown): value is Notice {
+  const notice = value as Partial<Notice> | null | undefined;
+  return typeof notice?.text === "string" && typeof notice.pool === "string";
 }

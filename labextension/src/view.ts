@@ -22,6 +22,16 @@ export interface MonitorModel {
   state: PoolState | null;
   /** Ask the kernel for something. */
   send: (command: Command) => void;
+  options?: Options;
+}
+
+export interface Options {
+  /** How far back the lanes reach, in seconds. */
+  history?: number;
+  /** At least so many milliseconds between two pictures. */
+  interval?: number;
+  /** Whoever gets the commands asks before they do harm; else stopping needs a second click. */
+  asks?: boolean;
 }
 
 export interface Monitor {
@@ -36,14 +46,17 @@ const TELL = 5000;
 /** A refusal is shown for so long, in milliseconds. */
 const NOTICE = 8000;
 
-export function createMonitor(host: HTMLElement, { state, send }: MonitorModel): Monitor {
-  return new View(host, state, send);
+export function createMonitor(
+  host: HTMLElement,
+  { state, send, options = {} }: MonitorModel,
+): Monitor {
+  return new View(host, state, send, options);
 }
 
 const seconds = (): number => Date.now() / 1000;
 
 class View implements Monitor {
-  private readonly model = new PoolModel();
+  private readonly model: PoolModel;
   private readonly root = el("div", "jpm", {
     role: "region",
     // JupyterLab's own use of Enter, Delete and the arrows ends here.
@@ -61,6 +74,9 @@ class View implements Monitor {
   private readonly live = el("div", "jpm-hidden", { "aria-live": "polite" });
   private readonly timer: ReturnType<typeof setInterval>;
   private noticeTimer: ReturnType<typeof setTimeout> | undefined;
+  private readonly interval: number;
+  private renderTimer: ReturnType<typeof setTimeout> | undefined;
+  private renderedAt = -Infinity;
   private emptyKey = "";
   private troubleKey = "";
   private told: { phase: Phase | null; errors: number; at: number } = {
@@ -73,12 +89,15 @@ class View implements Monitor {
     host: HTMLElement,
     state: PoolState | null,
     private readonly send: (command: Command) => void,
+    { history, interval = 0, asks = false }: Options,
   ) {
+    this.model = new PoolModel(history);
+    this.interval = interval;
     this.card = new Card(send);
-    this.header = new Header(this.model, send);
+    this.header = new Header(this.model, send, asks);
     this.lanes = new Lanes(this.model, this.card, send, seconds);
     this.jobs = new Jobs(this.model, send);
-    this.drawers = new Drawers(this.model);
+    this.drawers = new Drawers(this.model, send);
     this.root.append(
       this.header.element,
       this.capacity.element,
@@ -105,7 +124,15 @@ class View implements Monitor {
 
   update(state: PoolState): void {
     this.model.apply(state, seconds());
-    this.render();
+    if (this.renderTimer !== undefined) return; // it will be in the next picture
+    const rest = this.interval - (Date.now() - this.renderedAt);
+    if (rest <= 0) {
+      this.render();
+      return;
+    }
+    this.renderTimer = setTimeout(() => {
+      this.render();
+    }, rest);
   }
 
   refuse(reason: string): void {
@@ -120,6 +147,7 @@ class View implements Monitor {
   dispose(): void {
     clearInterval(this.timer);
     clearTimeout(this.noticeTimer);
+    clearTimeout(this.renderTimer);
     document.removeEventListener("pointerdown", this.clickElsewhere);
     this.card.close();
     this.header.dispose();
@@ -133,6 +161,9 @@ class View implements Monitor {
   }
 
   private render(): void {
+    clearTimeout(this.renderTimer);
+    this.renderTimer = undefined;
+    this.renderedAt = Date.now();
     const local = seconds();
     const phase = this.model.phase(local);
     const { state } = this.model;

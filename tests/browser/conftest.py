@@ -30,6 +30,15 @@ _FLAGS = [
 ]
 
 
+#: What JupyterLab's own parts say on the console, and is no error of ours: its debugger complains when
+#: a kernel is restarted before it has told its state; Notebook 7.6's keyboard shortcuts, also where the
+#: panel is not installed, when the settings of others are there before their own.
+_OTHERS = (
+    "Could not restore the debugger state: Canceled future for debug_request",
+    "uncaught: Cannot read properties of undefined (reading 'schema')",
+)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[QuickstartServer]:
     """JupyterLab on a fresh copy of the quickstart."""
@@ -68,4 +77,4 @@ def page(request: pytest.FixtureRequest, server: QuickstartServer) -> Iterator[P
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"{request.node.name}.png")
         browser.close()
-    assert said == []
+    assert [text for text in said if not text.startswith(_OTHERS)] == []

@@ -108,3 +108,35 @@ def test_a_job_is_live_beside_other_cells_and_after_a_reload(
     output(page, 4).get_by_text("epoch 2").wait_for()
     (server.folder / "step 2").touch()
     output(page, 4).get_by_text("done").wait_for()
+
+
+BAR = """%%pool_exec --bg bars
+from tqdm.notebook import tqdm
+for n in tqdm(range(4), desc='epochs', mininterval=0, miniters=1):
+    print('epoch', n, flush=True)
+    if n == 2: wait_for('gate')
+"""
+
+
+@pytest.mark.requires("chromium")
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_bar_of_a_background_cell_is_below_its_line_and_moves(
+    server: QuickstartServer, page: Page
+) -> None:
+    cells = [nbformat.v4.new_code_cell(text) for text in (CELLS[0], BAR, "pass")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    nbformat.write(notebook, server.folder / NOTEBOOK)
+    page.set_default_timeout(120_000)
+    open_page(page, server)
+    await_idle(page)
+    page.locator(".jp-CodeCell").nth(2).locator(".jp-InputArea-editor").click()
+    choose(page, "Run", "Run All Above Selected Cell")
+    cell = page.locator(".jp-CodeCell").nth(1)
+    cell.get_by_text("2/4").wait_for()
+    output(page, 1).get_by_text("epoch 2").wait_for()
+    cell.screenshot(path=ARTIFACTS / "job-with-bar.png")
+    (server.folder / "gate").touch()
+    cell.get_by_text("4/4").wait_for()
+    output(page, 1).get_by_text("done").wait_for()

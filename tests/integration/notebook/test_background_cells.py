@@ -376,3 +376,11 @@ def test_plots_are_displays_of_their_own_and_updated_and_cleared_as_such(
     notebook.ok("%pool_wait plots")
     (shown,) = notebook.ok("plots").of("display_data")
     assert shown["data"]["text/plain"].endswith("s\nlast")
+
+
+def test_unloading_leaves_no_widget_of_a_job_behind(fresh_notebook: Notebook) -> None:
+    fresh_notebook.ok("%pool_start --size 1;\nmanager = get_ipython().kernel.comm_manager")
+    fresh_notebook.ok("%%pool_exec --bg train\nimport time; time.sleep(600)")
+    assert fresh_notebook.ok("len(manager.comms) > 0").text == "True"
+    fresh_notebook.ok("%unload_ext jupyter_pool")
+    assert fresh_notebook.ok("manager.comms").text == "{}"

@@ -1,0 +1,2 @@
+import "./monitor.css";
+import "./panel.css";
