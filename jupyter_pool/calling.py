@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.errors import ExecutionError, SerializationError
@@ -33,6 +33,7 @@ __all__ = [
     "PackedCall",
     "PackedFunction",
     "RemoteTraceback",
+    "is_found_by_name",
     "pack_call",
     "pack_chunk",
     "pack_function",
@@ -61,10 +62,12 @@ class RemoteTraceback(Exception):
 class PackedFunction:
     """A function as bytes: pickled once, sent with many calls."""
 
-    __slots__ = ("frames", "name", "puts")
+    __slots__ = ("codes", "frames", "name", "puts")
 
     def __init__(self, frames: Sequence[Any], name: str, puts: Sequence[Stored] = ()) -> None:
         self.frames = frames
+        #: Its code, if it travels by value: workers do not have its source.
+        self.codes: Sequence[CodeType] = ()
         #: For people.
         self.name = name
         #: What `pool.put` stored that it refers to.
@@ -80,9 +83,11 @@ class PackedCall:
         What `pool.put` stored that they refer to.
     title
         What people call it.
+    codes
+        The function's code, if it travels by value: workers do not have its source.
     """
 
-    __slots__ = ("arguments", "function", "puts", "title")
+    __slots__ = ("arguments", "codes", "function", "puts", "title")
 
     def __init__(
         self,
@@ -90,8 +95,10 @@ class PackedCall:
         arguments: Sequence[Any],
         puts: Sequence[Stored] = (),
         title: str = "",
+        codes: Sequence[CodeType] = (),
     ) -> None:
         self.function = function
+        self.codes = codes
         self.arguments = arguments
         self.puts = puts
         self.title = title
@@ -173,7 +180,7 @@ def pack_function(function: Callable[..., Any]) -> PackedFunction:
     SerializationError
         It cannot be pickled.
     """
-    if not _is_found_by_name(function):
+    if not is_found_by_name(function):
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
         return PackedFunction(pack({"function": function}, snapshot=True), name)
     return _pack_named(function)
@@ -195,7 +202,7 @@ _named: dict[str, tuple[object, PackedFunction]] = {}
 _MOST_NAMED = 256
 
 
-def _is_found_by_name(function: object) -> bool:
+def is_found_by_name(function: object) -> bool:
     """Whether a function of a module is just where its name says, so that its bytes never change.
 
     As cloudpickle decides it, except that what is not plain is none.
@@ -243,12 +250,10 @@ def pack_call(
     values = {"args": tuple(args), "kwargs": dict(kwargs)}
     if not kwargs and _PLAIN.issuperset(map(type, args)) and _are_short(args):
         # What pickle does alike for everybody; making a pickler of ours takes longer than this.
-        return PackedCall(
-            packed.frames, [pickle.dumps(values, protocol=5)], title=f"{packed.name}()"
-        )
-    return PackedCall(
-        packed.frames, pack(values, snapshot=snapshot, share=share), title=f"{packed.name}()"
-    )
+        frames: Sequence[Frame] = [pickle.dumps(values, protocol=5)]
+    else:
+        frames = pack(values, snapshot=snapshot, share=share)
+    return PackedCall(packed.frames, frames, title=f"{packed.name}()", codes=packed.codes)
 
 
 def pack_plain_call(
@@ -264,7 +269,7 @@ def pack_plain_call(
         kind = type(arg)
         if kind is not int and (kind not in _PLAIN or not _is_short(arg)):
             return None
-    if not _is_found_by_name(function):
+    if not is_found_by_name(function):
         return None
     packed = _pack_named(function)
     frames = [pickle.dumps({"args": args, "kwargs": {}}, protocol=5)]
@@ -297,7 +302,8 @@ def pack_chunk(
     """
     values = {"items": list(items), "budget": budget, "star": star}
     title = f"{function.name}() × {len(items)}"
-    return PackedCall(function.frames, pack(values, share=share), title=title)
+    frames = pack(values, share=share)
+    return PackedCall(function.frames, frames, title=title, codes=function.codes)
 
 
 def _rebuild(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from jupyter_pool.calling import (
     PackedCall,
     PackedFunction,
+    is_found_by_name,
     pack_call,
     pack_chunk,
     pack_function,
@@ -25,6 +26,7 @@ from jupyter_pool.shared import Segment
 from .comms import Connect
 from .log import PoolLog
 from .request import Event, Request, Sink
+from .sources import codes_of
 
 if TYPE_CHECKING:
     from jupyter_pool.handles import Stored
@@ -229,6 +231,8 @@ def place_function(driver: Driver, fn: Callable[..., Any] | PackedFunction) -> P
                 packed = PackedFunction(dump(driver.puts.keep(frames)), packed.name)
     if needed:
         packed = PackedFunction(packed.frames, packed.name, tuple(needed.values()))
+    if not is_found_by_name(fn):
+        packed.codes = codes_of(fn)
     return packed
 
 
@@ -285,7 +289,7 @@ def make_call(
     request.function = _name_large(call.function)
     if not isinstance(fn, PackedCall):
         request.pace = _pace(driver, request)
-    request.title = call.title
+    request.title, request.codes = call.title, call.codes
     return request
 
 

@@ -45,7 +45,10 @@ class CommMessage:
 
 
 class CommRoute:
-    """The way to the worker that a request has, from any thread."""
+    """The way to the worker that a request has, from any thread.
+
+    It does not keep the pool: one that nobody else holds any more is closing.
+    """
 
     __slots__ = ("_pool", "_request_id")
 

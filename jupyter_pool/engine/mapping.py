@@ -36,7 +36,7 @@ from jupyter_pool.handles import size_of
 from .futures import CallbackThread
 from .log import LOGGER
 from .request import Completion, Event
-from .settle import call_outcome
+from .settle import call_outcome, show_sources
 
 #: The argument of one call; with several iterables a tuple of them.
 Item: TypeAlias = Any
@@ -424,6 +424,7 @@ class Mapping:
             return
         try:
             outcome = call_outcome(completion)
+            show_sources(outcome, completion.request)
             values, error = outcome.open_chunk({"pool": completion.pool})
         except Exception as raised:  # noqa: BLE001 - it is told in its place
             if isinstance(raised, SerializationError) and len(items) > 1:

@@ -28,7 +28,7 @@ from .calls import make_request
 from .request import Completion, Request, Sink
 from .settle import settle
 from .signatures import Inputs, close_to
-from .sources import Sources
+from .sources import Sources, codes_of
 
 if TYPE_CHECKING:
     from jupyter_pool.handles import Stored
@@ -236,7 +236,7 @@ def make_program(
         description,
         stored=handle.take(driver.puts),
         puts=tuple(needed.values()),
-        sources=Sources(program),
+        sources=Sources(codes_of(program)),
         name=name,
         size=size,
         reload=reload,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .marks import Marks, make_timeline
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from jupyter_pool.core import Outcome
     from jupyter_pool.handles import Stored
     from jupyter_pool.outputs import OutputCollector
@@ -103,6 +105,9 @@ class Request:
     program: Program | None = None
     #: Of a small call: what stands for all those that take about as long (see `core.riding`).
     pace: Hashable = None
+    #: Of a function call: the function's code, if workers do not have its source. Nothing of users'
+    #: that could be finalized on the I/O thread.
+    codes: Sequence[CodeType] = ()
     #: What people call it, if not by its code.
     title: str = ""
 

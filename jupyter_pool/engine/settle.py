@@ -29,12 +29,14 @@ from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.results import ExecutionResult, ExecutionStatus, Timeline, Timings
 from jupyter_pool.serialize import LazyOutputs, unpack
 
+from .sources import UNKNOWN_FILE, Sources
+
 if TYPE_CHECKING:
     from jupyter_pool.provisioning.launcher import Exited
 
     from .memory_watch import Excess
     from .programs import Program
-    from .request import Completion
+    from .request import Completion, Request
     from .wire import Message
 
 _STATUS: dict[Outcome, ExecutionStatus] = {
@@ -114,6 +116,7 @@ def settle_call(completion: Completion) -> Any:
     if reply is not None and reply.well and completion.outcome is Outcome.DONE:
         return unpack(reply.buffers)["value"]
     outcome = call_outcome(completion)
+    show_sources(outcome, completion.request)
     return outcome.open(_context(completion) if outcome.kind == "error" else {})
 
 
@@ -160,6 +163,14 @@ def call_outcome(completion: Completion) -> CallOutcome:
         "traceback": "".join(content.get("traceback") or ()),
     }
     return CallOutcome("error", facts, reply.buffers)
+
+
+def show_sources(outcome: CallOutcome, request: Request) -> None:
+    """Put source lines into the traceback of a function that travelled by value."""
+    facts = outcome.facts if outcome.kind == "error" else outcome.facts.get("error")
+    if facts and request.codes and UNKNOWN_FILE in facts["traceback"]:
+        lines = Sources(request.codes).put_into(facts["traceback"].splitlines())
+        facts["traceback"] = "\n".join(lines) + "\n"
 
 
 def _is_refused(reply: Message) -> bool:

@@ -35,7 +35,7 @@ from jupyter_pool.handles import Puts
 from jupyter_pool.provisioning.processes import describe_exit
 from jupyter_pool.serialize import pack
 
-from .sources import Sources
+from .sources import Sources, codes_of
 
 if TYPE_CHECKING:
     from jupyter_pool.config import SetupCode
@@ -115,7 +115,7 @@ def pack_setup(setup: SetupCode, puts: Puts | None = None) -> Setup:
             f"the setup {name} cannot be sent to another process: {reason}",
             context={"setup": name, "reason": reason},
         ) from error
-    return Setup(name, frames=frames, puts=tuple(needed.values()), sources=Sources(setup))
+    return Setup(name, frames=frames, puts=tuple(needed.values()), sources=Sources(codes_of(setup)))
 
 
 class Setups:

@@ -1,8 +1,9 @@
 """Source lines for a worker's traceback: only this process knows what its notebook's cells say.
 
 What travels by value arrives without its file's name: cloudpickle calls it ``<dynamic-code>`` (checked
-on cloudpickle 3.1). So the source of a program is looked up when it is registered, by the names of the
-functions that can be reached from it, and put into tracebacks where the worker had none.
+on cloudpickle 3.1). So the source of a program is looked up when it is registered, that of a call's
+function when it has failed, by the names of the functions that can be reached from it, and put into
+tracebacks where the worker had none.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-__all__ = ["Sources"]
+__all__ = ["UNKNOWN_FILE", "Sources", "codes_of"]
 
-_FRAME = re.compile(r'  File "<dynamic-code>", line (?P<line>\d+), in (?P<name>.+)')
+#: What cloudpickle calls the file of a function that travels by value.
+UNKNOWN_FILE = "<dynamic-code>"
+
+_FRAME = re.compile(rf'  File "{UNKNOWN_FILE}", line (?P<line>\d+), in (?P<name>.+)')
 _BELOW = "    "
 #: How many functions and classes are looked at at most.
 _MOST = 200
@@ -34,11 +38,11 @@ class _Source:
 
 
 class Sources:
-    """The source of a program, and of what of the notebook (or script) it uses."""
+    """The source of functions, as it is now. Reads files."""
 
-    def __init__(self, program: object) -> None:
+    def __init__(self, codes: Iterable[CodeType]) -> None:
         self._by_name: dict[str, list[_Source]] = {}
-        for code in _codes(program):
+        for code in codes:
             source = _read(code)
             if source is not None:
                 self._by_name.setdefault(code.co_name, []).append(source)
@@ -77,6 +81,14 @@ def _read(code: CodeType) -> _Source | None:
     last = max((line for _, _, line in code.co_lines() if line), default=first)
     lines = linecache.getlines(code.co_filename)[first - 1 : last]
     return _Source(code.co_filename, first, tuple(lines)) if lines else None
+
+
+def codes_of(program: object) -> tuple[CodeType, ...]:
+    """The code of a program, and of what of the notebook (or script) it uses."""
+    try:
+        return tuple(_codes(program))
+    except Exception:  # noqa: BLE001 - it looks at attributes, which are users' code
+        return ()
 
 
 def _codes(program: object) -> Iterator[CodeType]:

@@ -154,7 +154,8 @@ def test_an_exception_comes_back_as_itself_with_the_remote_traceback_as_cause(
     assert caught.value.args == ("key", 3)
     cause = caught.value.__cause__
     assert isinstance(cause, RemoteTraceback)
-    assert "in fail\n" in cause.tb
+    assert "in fail\n    raise error\n" in cause.tb  # though it has travelled by value
+    assert f'File "{__file__}", line' in cause.tb
     assert "run_call" not in cause.tb
     assert future.exception(0) is caught.value
 

@@ -154,6 +154,18 @@ def test_an_exception_comes_in_its_place_and_ends_the_map(pool: KernelPool) -> N
         next(results)
 
 
+def test_the_traceback_of_an_item_has_the_lines_of_a_function_that_travels_by_value(
+    pool: KernelPool,
+) -> None:
+    def check(item: int) -> None:
+        if item == 2:
+            raise ValueError(item)
+
+    with pytest.raises(ValueError) as caught:
+        list(pool.map(check, range(4)))
+    assert "in check\n    raise ValueError(item)\n" in str(caught.value.__cause__)
+
+
 def test_after_an_exception_the_rest_is_given_up(pool: KernelPool, tmp_path: Path) -> None:
     def work(x: int) -> None:
         if x == 5:

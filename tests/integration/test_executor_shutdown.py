@@ -135,6 +135,18 @@ def test_a_dropped_pool_finishes_what_was_submitted() -> None:
     eventually(engine_has_ended)
 
 
+def test_a_call_that_runs_does_not_keep_a_dropped_pool(door: Door) -> None:
+    held = [KernelPool(1)]
+    running, waiting = (held[0].submit(pass_through, door.key, n) for n in range(2))
+    eventually(lambda: door.count() == 1)
+    with pytest.warns(ResourceWarning, match="dropped without close"):
+        held.clear()
+    assert not running.done()
+    door.open(2)
+    assert (running.result(DEADLINE), waiting.result(DEADLINE)) == (0, 1)
+    eventually(engine_has_ended)
+
+
 # --- the end of the process ---------------------------------------------------------------------
 
 

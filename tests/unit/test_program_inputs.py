@@ -11,7 +11,7 @@ import pytest
 
 from jupyter_pool import InvalidRequest
 from jupyter_pool.engine.signatures import Inputs
-from jupyter_pool.engine.sources import Sources
+from jupyter_pool.engine.sources import Sources, codes_of
 from jupyter_pool.kernel.programs import LivePrograms, _Kept, fit
 
 
@@ -236,7 +236,7 @@ def test_source_lines_are_put_where_the_worker_had_none() -> None:
         "    there()\n",
         "ValueError: no\n",
     ]
-    assert Sources(qa).put_into(lines) == [
+    assert Sources(codes_of(qa)).put_into(lines) == [
         "Traceback (most recent call last):",
         f'  File "{code.co_filename}", line {line}, in qa',
         "    return question, k, style",
