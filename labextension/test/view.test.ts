@@ -1,15 +1,15 @@
 // @vitest-environment happy-dom
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Command, PoolState } from "../src/protocol";
-import { createMonitor, type Monitor } from "../src/view";
+import { createMonitor, type Monitor, type Options } from "../src/view";
 import { snapshot } from "./example";
 
 let host: HTMLElement;
 let monitor: Monitor;
 let sent: Command[];
 
-function show(state: PoolState | null): void {
-  monitor = createMonitor(host, { state, send: (command) => sent.push(command) });
+function show(state: PoolState | null, options: Options = {}): void {
+  monitor = createMonitor(host, { state, send: (command) => sent.push(command), options });
 }
 
 function words(selector: string): string {
@@ -157,6 +157,33 @@ describe("a monitor", () => {
     expect(words(".jpm-word")).toBe("Degraded");
     expect(words(".jpm-trouble b")).toBe("no such kernel");
     expect(words(".jpm-log pre")).toBe("Traceback …");
+  });
+
+  it("draws no more often than it is told to, and misses nothing", () => {
+    show(snapshot(), { interval: 1000 });
+    vi.advanceTimersByTime(100);
+    monitor.update(snapshot({ seq: 13, waiting: 5 }));
+    monitor.update(snapshot({ seq: 14, waiting: 7 }));
+    expect(words(".jpm-summary")).toContain("1 waiting");
+    vi.advanceTimersByTime(900);
+    expect(words(".jpm-summary")).toContain("7 waiting");
+  });
+
+  it("reaches as far back as it is told to", () => {
+    show(snapshot(), { history: 600 });
+    expect(words(".jpm-span")).toBe("60 s ago");
+    press("Show another span of time");
+    expect(words(".jpm-span")).toBe("10 min ago");
+  });
+
+  it("ends sessions", () => {
+    show(snapshot());
+    const drawer = host.querySelectorAll("details")[1];
+    if (!drawer) throw new Error("a drawer is missing");
+    drawer.open = true;
+    drawer.dispatchEvent(new Event("toggle"));
+    press("End session alice");
+    expect(sent).toEqual([{ type: "end_session", session: "alice" }]);
   });
 
   it("shows a refusal for a while", () => {

@@ -34,7 +34,7 @@ while not os.path.exists("go-on"):
     if os.path.exists("work"):
         os.remove("work")
         future = pool.submit_code("import time; time.sleep(600)")
-        while not pool.get_status().busy:
+        while pool.get_status().workers[0].state != "busy":
             pass
         changes.append(time.time())
     if os.path.exists("rest"):

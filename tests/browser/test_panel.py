@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +34,10 @@ while not os.path.exists("go-on"):
     time.sleep(0.02)"""
 
 WORK = """\
-def train(part):
-    import time
-    time.sleep(part)
-futures = [pool.submit_code(f"import time; time.sleep(600)  # part {n}", session_id="sweep")
-           for n in range(4)]
-"""
+futures = [
+    pool.submit_code(f"import time; time.sleep(600)  # part {n}", session_id="sweep")
+    for n in range(4)
+]"""
 
 
 @pytest.fixture
@@ -171,7 +172,9 @@ PIDS = "print(*sorted(worker.pid for worker in pool.get_status().workers))"
 
 @with_cells(START.format(size=2), WORK, PIDS, "%load_ext jupyter_pool", PIDS, BUSY.format(setup=""))
 def test_it_survives_reloads_and_kernel_restarts(server: QuickstartServer, page: Page) -> None:
+    page.set_viewport_size({"width": 1100, "height": 640})
     open_notebook(page, server)
+    page.keyboard.press("Control+b")  # no file browser
     open_panel(page)
     run_cell(page, 0)
     await_words(page, "No request yet.")
@@ -187,7 +190,7 @@ def test_it_survives_reloads_and_kernel_restarts(server: QuickstartServer, page:
         )
         page.locator("#jupyterlab-splash").wait_for(state="detached")
         assert violations(page) == [], theme
-        picture(page, f"busy-{theme.lower()}")
+        picture(page, f"busy-{theme.lower()}")  # the light one is the README's
     # A worker is restarted from its context menu: another process.
     row = panel(page).locator(".jpm-row").first
     first = worker_ids(page)[0]
@@ -253,6 +256,53 @@ def test_everything_is_done_with_the_keyboard(server: QuickstartServer, page: Pa
     panel(page).get_by_text("No pool in this kernel.").wait_for()
     command("Start the Default Pool")
     await_words(page, "No request yet.")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[None]:
+    """Those of somebody who wants everything else than what is the default."""
+    home = Path(os.environ["JUPYTER_CONFIG_DIR"]) / "lab" / "user-settings" / "jupyter-pool"
+    home.mkdir(parents=True)
+    chosen = {"side": "left", "confirm": False, "statusBar": False, "history": 120}
+    (home / "panel.jupyterlab-settings").write_text(json.dumps(chosen))
+    yield
+    shutil.rmtree(home)
+
+
+@pytest.mark.requires("kernel:bash")
+@with_cells(START.format(size=1))
+def test_it_follows_the_document_in_front_and_peoples_wishes(
+    bash_kernel: str, settings: None, server: QuickstartServer, page: Page
+) -> None:
+    other = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("echo")])
+    other.metadata["kernelspec"] = {"name": bash_kernel, "display_name": "Bash", "language": "bash"}
+    nbformat.write(other, server.folder / "other.ipynb")
+    open_notebook(page, server)
+    run_cell(page, 0)
+    page.locator(".jp-DirListing-item").get_by_text("other.ipynb").dblclick()
+    page.locator("#jp-main-statusbar").get_by_text("Bash | Idle").wait_for(timeout=60_000)
+    open_panel(page)
+    panel(page).get_by_text("This kernel is not a Python kernel.").wait_for()
+    page.locator(".lm-TabBar-tabLabel").get_by_text("work.ipynb", exact=True).click()
+    await_words(page, "No request yet.")
+    assert page.locator("#jp-left-stack #jupyter-pool-panel").is_visible()
+    assert not page.locator(".jpm-status").is_visible()
+    span = panel(page).get_by_role("button", name="Show another span of time")
+    span.click()
+    assert span.inner_text() == "2 min ago"
+    first = worker_ids(page)[0]
+    row = panel(page).locator(".jpm-row").first
+    row.hover()
+    row.get_by_role("button", name="Restart the worker").click()  # and nothing is asked
+    panel(page).locator(f".jpm-row[data-worker='{first}']").wait_for(state="detached")
+    # A console on another kernel has pools of its own.
+    choose(page, "File", "New", "Console")
+    page.locator(".jp-Dialog select").select_option(label="Python 3 (ipykernel)")
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    panel(page).get_by_text("jupyter_pool is not loaded in this kernel.").wait_for()
+    page.keyboard.type("%load_ext jupyter_pool")
+    page.keyboard.press("Shift+Enter")
+    panel(page).get_by_text("No pool in this kernel.").wait_for()
 
 
 def run_by_menu(page: Page, number: int) -> None:

@@ -45,15 +45,20 @@ class Running:
 
     def __init__(self, *arguments: str, cwd: Path) -> None:
         self.mark = new_mark()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter_pool.cli", *arguments],
-            cwd=cwd,
-            env=dict([*os.environ.items(), self.mark]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        # It would inherit that this is ignored, as under nohup, and leave it so.
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyter_pool.cli", *arguments],
+                cwd=cwd,
+                env=dict([*os.environ.items(), self.mark]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGHUP, before)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stderr = ""
         self._readers = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,21 @@ def shared_memory() -> set[str]:
     return {
         path.name
         for path in paths
-        if path.name.startswith(("psm_", "sem.", "pool", "jupyter")) and not _is_anothers(path)
+        if path.name.startswith(("psm_", "sem.", "pool", "jupyter"))
+        and not _is_anothers(path)
+        and not _is_of_another_loky(path.name)
     }
+
+
+def _is_of_another_loky(name: str) -> bool:
+    """Whether it is a semaphore that another process that lives has made: other tests may run there."""
+    made_by = re.match(r"sem\.loky-(\d+)-", name)
+    if made_by is None:
+        return False
+    ours = psutil.Process()
+    maker = int(made_by[1])
+    family = {ours.pid, *(child.pid for child in ours.children(recursive=True))}
+    return maker not in family and psutil.pid_exists(maker)
 
 
 def _is_anothers(folder: Path) -> bool:

@@ -57,7 +57,7 @@ def test_each_command_sets_itself_up_from_nothing_but_python() -> None:
     for command in (quickstart, test):
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -e ")
     assert quickstart.endswith('".[lab]" && .venv/bin/jupyter pool quickstart')
-    assert test.endswith('".[test]" && .venv/bin/pytest')
+    assert test.endswith('".[test]" && .venv/bin/pytest -n 3')
 
 
 def test_ci_runs_the_commands_that_the_readme_has() -> None:

@@ -63,7 +63,7 @@ def test_an_interrupt_during_a_flood_ends_it_and_the_next_cell_is_clean(
 def test_an_interrupt_while_a_flood_is_shown_at_its_pace_skips_to_its_end(
     notebook: Notebook, tmp_path: Path
 ) -> None:
-    pace = "import jupyter_pool.notebook.relay as relay; relay._MESSAGES = {}"
+    pace = "import jupyter_pool.notebook.pace as pace; pace._MESSAGES = {}"
     notebook.ok(pace.format(100))
     request = notebook.send(
         "%%pool_exec\nimport pathlib, time\nfor i in range(1_000): display(i)\n"

@@ -224,7 +224,7 @@ def test_a_page_that_is_loaded_anew_is_told_everything_without_asking(
         names = later.until(lambda m: m["msg_type"] == "pool_list")["content"]
         assert names == {"v": VERSION, "pools": ["default"]}
         state = later.state(lambda state: state["full"])
-        assert [block["code"] for block in state["blocks"]] == ["# %%pool_exec\n6 * 7"]
+        assert [block["code"] for block in state["blocks"]] == ["6 * 7"]
     finally:
         later.close()
 
