@@ -37,7 +37,7 @@ def test_a_call_takes_about_the_time_of_a_process_pools() -> None:
     ],
 )
 @pytest.mark.xfail(
-    strict=False, reason="loky about 3, ipyparallel and dask at twice the bar, on a busy machine"
+    strict=False, reason="at the bar: loky about 1.07, ipyparallel about 0.13, dask about 0.074"
 )
 def test_a_call_takes_a_fraction_of_the_time_of_other_pools(peer: str) -> None:
     # In a row: in turn, a call would come while dask and ipyparallel still tidy up after theirs.
@@ -46,24 +46,15 @@ def test_a_call_takes_a_fraction_of_the_time_of_other_pools(peer: str) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.xfail(
-    reason="about 2.8 on a machine with much else to do, where it was 4 to 10 with a message for each: "
-    "a reset takes half of a worker's 95 µs for a call, the I/O thread as long again"
+    strict=False,
+    reason="about 1.3: what a worker and the I/O thread do for a call takes two CPUs longer together",
 )
 def test_many_calls_in_flight_take_no_longer_than_a_process_pools() -> None:
     _check(compare("in-flight", "processpool"))
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "row",
-    [
-        "map",
-        pytest.param(
-            "map-best",
-            marks=pytest.mark.xfail(strict=False, reason="about 3, on a busy machine"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("row", ["map", "map-best"])
 def test_tiny_tasks_by_map(row: str) -> None:
     _check(compare(row, "processpool"))
 
