@@ -129,7 +129,8 @@ class SharedMemory:
             return None
         _sweep(ROOT)
         try:
-            folder = tempfile.mkdtemp(prefix=_PREFIX, dir=ROOT)
+            # Whose it is, for people who look there; nothing here goes by it (see _sweep).
+            folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=ROOT)
         except OSError:
             return None
         made = cls(folder, secrets.token_bytes(32), "o", SHARE_FROM)

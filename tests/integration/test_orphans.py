@@ -183,10 +183,10 @@ def say_it():
                 "threading.Thread(target=hold, daemon=True).start()"
             )
             time.sleep(0.6)
-            held = [pool, first, second]
+            held = [pool, first, second, pool.put(bytes(5_000_000))]
             keep.append(held)
-            say({"workers": pids(pool), "children": [int(child.data["text/plain"])],
-                 "guardian": guardian(), "folder": folder()})
+            say({"owner": os.getpid(), "workers": pids(pool), "guardian": guardian(),
+                 "folder": folder(), "children": [int(child.data["text/plain"])]})
             go_on()
 """
 
@@ -200,8 +200,8 @@ def say_it():
         time.sleep(614)
         os._exit(0)
     keep.append(pool)
-    say({"workers": pids(pool), "children": [child], "guardian": guardian(), "folder": folder(),
-         "forked": forked})
+    say({"owner": os.getpid(), "workers": pids(pool), "guardian": guardian(), "folder": folder(),
+         "children": [child], "forked": forked})
     go_on()
 """
 
@@ -232,7 +232,6 @@ class Before:
         self._record = record
         self.runtime = sorted(os.listdir(jupyter_runtime_dir()))
         assert not any(name.startswith("kernel-") for name in self.runtime)
-        self.shared = shared_memory()
 
     def check_after(self, owner: Owner | KernelOwner, told: dict[str, Any], *spared: int) -> None:
         """Within three seconds nothing is left: by parent, by environment, by name."""
@@ -246,6 +245,7 @@ class Before:
             found += [f"process {pid} names the folder" for pid in mentions(told["folder"])]
             found += [f"socket {path}" for path in sockets(told["folder"])]
             found += [told["folder"]] if os.path.exists(told["folder"]) else []
+            found += shared_memory(told["owner"])
             return found
 
         eventually(lambda: not left(), f"nothing of {told} is left", within=WITHIN)
@@ -257,7 +257,6 @@ class Before:
             name for name in os.listdir(jupyter_runtime_dir()) if not name.startswith("kernel-")
         ]
         assert sorted(files) == self.runtime
-        assert shared_memory() == self.shared
 
 
 def sockets(folder: str) -> list[str]:
@@ -290,6 +289,7 @@ def test_nothing_is_left_of_an_owner(
     with Owner(script) as owner:
         told = owner.hear()
         assert set(everything(told)) <= marked(owner.mark)
+        assert shared_memory(told["owner"])
         act(owner)
         assert owner.process.wait(20) == status
         before.check_after(owner, told)
