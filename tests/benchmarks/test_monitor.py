@@ -8,7 +8,7 @@ import statistics
 import pytest
 from integration.notebook.front_end import Notebook
 
-ROUNDS = 6
+ROUNDS = 12
 SECONDS = 5
 
 PREPARE = """\
@@ -49,8 +49,8 @@ def test_a_displayed_monitor_takes_little_of_a_core_at_100_requests_a_second(
     try:
         notebook.ok(PREPARE.format(size=workers))
         pairs: list[tuple[float, float]] = []
-        for _ in range(2):  # a cell must end before the front end's deadline
-            run = notebook.ok(MEASURE.format(rounds=ROUNDS // 2, seconds=SECONDS))
+        for _ in range(4):  # a cell must end before the front end's deadline
+            run = notebook.ok(MEASURE.format(rounds=ROUNDS // 4, seconds=SECONDS))
             pairs += json.loads(run.stream("stdout"))
     finally:
         notebook.close()
