@@ -209,7 +209,7 @@ class AsyncKernelPool(PoolFace, _AsyncRequests):
         if wait:
             answer: asyncio.Future[PoolError | None] = asyncio.get_running_loop().create_future()
             put = _answer_to(answer)
-            self.tell(lambda driver: driver.when_ready(put))
+            self.tell(lambda driver: driver.condition.when_ready(put))
             error = await _in_time(answer, timeout, f"{self!r} was not ready")
             if error is not None:
                 raise error

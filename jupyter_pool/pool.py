@@ -371,7 +371,7 @@ class KernelPool(PoolFace, _Requests):
         self.tell(Driver.start)
         if wait:
             answer: queue.SimpleQueue[PoolError | None] = queue.SimpleQueue()
-            self.tell(lambda driver: driver.when_ready(answer.put))
+            self.tell(lambda driver: driver.condition.when_ready(answer.put))
             try:
                 error = answer.get(timeout=timeout)
             except queue.Empty:

@@ -61,7 +61,8 @@ class Timers:
         self._lanes: dict[TimerKind, OrderedDict[Hashable, float]] = {
             kind: OrderedDict() for kind in TimerKind
         }
-        self._heap: list[tuple[float, int, _Key]] = []
+        # By time, then by kind.
+        self._heap: list[tuple[float, TimerKind, int, _Key]] = []
         self._in_heap: dict[_Key, int] = {}  # the serial number of the entry that counts
         self._serial = 0
         self.not_before = _NEVER
@@ -88,9 +89,9 @@ class Timers:
     def _push(self, when: float, key: _Key) -> None:
         self._serial += 1
         self._in_heap[key] = self._serial
-        heappush(self._heap, (when, self._serial, key))
+        heappush(self._heap, (when, key[0], self._serial, key))
         if len(self._heap) > 2 * len(self._in_heap) + _SWEEP_ABOVE:
-            self._heap = [entry for entry in self._heap if self._in_heap.get(entry[2]) == entry[1]]
+            self._heap = [entry for entry in self._heap if self._in_heap.get(entry[3]) == entry[2]]
             heapify(self._heap)
 
     def cancel(self, kind: TimerKind, subject: Hashable) -> None:
@@ -127,14 +128,15 @@ class Timers:
         for kind, lane in self._lanes.items():
             if lane:
                 subject, when = next(iter(lane.items()))
-                if when < first:
+                # The lanes come in the order of their kinds, but what the heap has may be of any.
+                if when < first or (when == first and key is not None and kind < key[0]):
                     first, key = when, (kind, subject)
         return first, key
 
     def _first_in_heap(self) -> tuple[float, _Key | None]:
         heap = self._heap
         while heap:
-            when, serial, key = heap[0]
+            when, _, serial, key = heap[0]
             if self._in_heap.get(key) == serial:
                 return when, key
             heappop(heap)

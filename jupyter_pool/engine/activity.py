@@ -163,7 +163,7 @@ def observe(
     core, activity = driver.core, driver.activity
     waiters = [*itertools.islice(_waiting(driver), _WAITERS)]
     last = activity.recent[-1].ended if activity.recent else None
-    failure = driver.degraded_by if core.state is PoolState.DEGRADED else None
+    failure = driver.condition.degraded_by if core.state is PoolState.DEGRADED else None
     state = {
         "type": "pool_state",
         "v": VERSION,

@@ -70,7 +70,7 @@ def degraded_reason(driver: Driver) -> str | None:
     """Why workers keep failing to start, if they do."""
     if driver.core.state is not PoolState.DEGRADED:
         return None
-    failure = driver.degraded_by
+    failure = driver.condition.degraded_by
     error: str | None = getattr(failure, "error", None)
     if (setup := getattr(failure, "setup", None)) is not None:
         error = str(setup).partition("\n")[0]

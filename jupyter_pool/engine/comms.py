@@ -1,6 +1,6 @@
 """Comm messages: to a worker that somebody has, and what it publishes for them.
 
-    front end ──▶ CommRoute.send ──▶ Driver.send_comm ──▶ CommTraffic.send ──▶ shell
+    front end ──▶ CommRoute.send ──▶ send_comm ──▶ CommTraffic.send ──▶ shell
     sink.output ◀───────────────────────────────── CommTraffic.heard ◀── iopub
 
 A comm message is a request of its own on the shell channel, with its own id, so what a callback
@@ -20,7 +20,9 @@ from jupyter_pool.errors import PoolNotAvailable
 from jupyter_pool.outputs import OutputCollector
 
 if TYPE_CHECKING:
+    from .driver import Driver
     from .face import PoolFace
+    from .flights import Flight
     from .link import Link
     from .request import Event, Request
     from .wire import Buffer, Message
@@ -66,7 +68,7 @@ class CommRoute:
         if pool is None:
             return None
         try:
-            sent: str | None = pool.ask(lambda driver: driver.send_comm(self._request_id, message))
+            sent: str | None = pool.ask(lambda driver: send_comm(driver, self._request_id, message))
         except PoolNotAvailable:
             return None
         return sent
@@ -85,6 +87,23 @@ def comm_event(message: Message) -> Event:
         "buffers": message.buffers,
         "parent": message.parent_id,
     }
+
+
+def send_comm(driver: Driver, request_id: str, message: CommMessage) -> str | None:
+    """Send a comm message to the worker of a request; its id, or None if there is none."""
+    request = driver.requests.get(request_id)
+    if request is None or not request.comms or request.first_dispatched is None:
+        return None
+    link = driver.links.get(request.worker_id or 0)
+    return None if link is None or link.exited else link.receiver.traffic.send(request, message)
+
+
+def keep_listening(driver: Driver, flight: Flight) -> None:
+    """A run has ended: within a lease that takes comm messages, it may have left something."""
+    request = flight.request
+    lease = driver.requests.get(request.lease) if request and request.lease else None
+    if lease is not None and lease.comms:
+        driver.links[lease.worker_id or 0].receiver.traffic.keep(flight.message_id, lease)
 
 
 class CommTraffic:
@@ -112,7 +131,7 @@ class CommTraffic:
 
     def _expect(self, message_id: str, request: Request) -> None:
         self._owners[message_id] = request
-        self._link.engine.expect(message_id, self._link)
+        self._link.engine.expect(message_id, self._link.receiver)
 
     def _forget(self, message_id: str) -> None:
         if self._owners.pop(message_id, None) is not None:

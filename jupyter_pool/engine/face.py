@@ -23,7 +23,7 @@ from .calls import DEFAULT, REQUEST_PRESETS, Guarded, make_call, make_request
 from .comms import CommRoute
 from .driver import Driver
 from .futures import CallbackThread, FutureSink, StreamingFutureSink
-from .health import HEALTH_TIMEOUT
+from .health import check_health, watch_health
 from .listening import Listening
 from .log import PoolLog
 from .loop import Engine
@@ -159,7 +159,7 @@ class PoolFace(Listening):
                     driver.setups.keep(self.placed(driver, setup))
                 self._driver = driver
                 self.hub.driven = True
-                driver.engine.post(driver.watch_health)
+                driver.engine.post(partial(watch_health, driver))
                 driver.engine.post(driver.activity.note)
                 exits.remember(self)
                 # A pool that nobody holds any more must not keep its workers.
@@ -290,7 +290,7 @@ class PoolFace(Listening):
 
     def begin_health_check(self, answer: Callable[[HealthReport], None]) -> None:
         """Probe the idle workers; `answer` is called on the I/O thread."""
-        self.tell(lambda driver: driver.health_check(HEALTH_TIMEOUT, answer))
+        self.tell(lambda driver: check_health(driver, answer))
 
     @property
     def sessions(self) -> Mapping[str, SessionInfo]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jupyter_pool.core import PoolState, WorkerState
+from jupyter_pool.core import PoolState, WorkerState, WorkerUnresponsive
 from jupyter_pool.reports import HealthReport, WorkerVerdict
 
 from .answers import breaker, degraded_reason
@@ -31,27 +32,42 @@ _OCCUPIED = frozenset(
 )
 
 
-class HealthCheck:
+def watch_health(driver: Driver) -> None:
+    """Check the idle workers now and then, and replace those that do not answer."""
+    interval = driver.config.health_check_interval
+    if interval is None or driver.closed.is_set():
+        return
+
+    def heal(report: HealthReport) -> None:
+        for verdict in report.workers:
+            if verdict.status != "healthy":
+                worker_id, _, reason = verdict
+                driver.log(logging.WARNING, "worker %d %s", worker_id, reason, worker_id=worker_id)
+                driver.feed(WorkerUnresponsive(worker_id))
+        driver.engine.after(interval, lambda: watch_health(driver))
+
+    check_health(driver, heal)
+
+
+def check_health(driver: Driver, answer: Callable[[HealthReport], None]) -> None:
+    """Have every idle worker answer within `HEALTH_TIMEOUT` seconds, then report."""
+    _HealthCheck(driver, answer)
+
+
+class _HealthCheck:
     """One check, on the I/O thread, from its questions to its report."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        links: Sequence[Link],
-        timeout: float,
-        answer: Callable[[HealthReport], None],
-    ) -> None:
+    def __init__(self, driver: Driver, answer: Callable[[HealthReport], None]) -> None:
         self._driver = driver
-        self._timeout = timeout
         self._answer: Callable[[HealthReport], None] | None = answer
-        self._links = links
+        self._links = list(driver.links.values())
         self._silent: set[int] = set()
-        for link in links:
+        for link in self._links:
             record = driver.core.workers.get(link.worker_id)
             if record is not None and record.state in (WorkerState.IDLE, WorkerState.STANDBY):
                 self._silent.add(link.worker_id)
                 link.ping(self._answered)
-        driver.engine.after(timeout, self._report)
+        driver.engine.after(HEALTH_TIMEOUT, self._report)
         if not self._silent:
             self._report()
 
@@ -66,7 +82,7 @@ class HealthCheck:
             return None
         if link.worker_id in self._silent and record.state not in _OCCUPIED:
             return WorkerVerdict(
-                link.worker_id, "unhealthy", f"did not answer within {self._timeout:g} s"
+                link.worker_id, "unhealthy", f"did not answer within {HEALTH_TIMEOUT:g} s"
             )
         return WorkerVerdict(link.worker_id, "healthy", record.state.value)
 

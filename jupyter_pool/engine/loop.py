@@ -39,7 +39,7 @@ from .sockets import Channels, receive
 
 if TYPE_CHECKING:
     from .driver import Driver
-    from .link import Link
+    from .receiving import Receiver
     from .request import Request
 
 _T = TypeVar("_T")
@@ -97,8 +97,8 @@ class Engine:
             self._give_back()
             raise
         self._drivers: list[Driver] = []
-        self._links: dict[bytes, Link] = {}
-        self._awaited: dict[str, Link] = {}
+        self._receivers: dict[bytes, Receiver] = {}
+        self._awaited: dict[str, Receiver] = {}
         self._numbers = itertools.count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._inbox: deque[Any] = deque()
@@ -218,19 +218,19 @@ class Engine:
                 self._plain = found
         return found
 
-    def attach(self, link: Link) -> None:
-        """Route the messages of this worker's connection to it."""
-        self._links[link.name] = link
+    def attach(self, name: bytes, receiver: Receiver) -> None:
+        """Route the messages of the worker with this name."""
+        self._receivers[name] = receiver
 
-    def detach(self, link: Link) -> None:
+    def detach(self, name: bytes, receiver: Receiver) -> None:
         """Forget a worker's connection."""
-        self._links.pop(link.name, None)
-        for message_id in [key for key, value in self._awaited.items() if value is link]:
+        self._receivers.pop(name, None)
+        for message_id in [key for key, value in self._awaited.items() if value is receiver]:
             del self._awaited[message_id]
 
-    def expect(self, message_id: str, link: Link) -> None:
+    def expect(self, message_id: str, receiver: Receiver) -> None:
         """Messages on iopub with this parent belong to that worker."""
-        self._awaited[message_id] = link
+        self._awaited[message_id] = receiver
 
     def forget(self, message_id: str) -> None:
         """The request is over; what still comes for it is late."""
@@ -291,14 +291,14 @@ class Engine:
             self._read_iopub(channels)
         if channels.shell in readable:
             for frames in receive(channels.shell, _BATCH):
-                if link := self._links.get(bytes(frames[0])):
-                    _guarded(partial(link.on_shell, frames[1:]))
+                if receiver := self._receivers.get(bytes(frames[0])):
+                    _guarded(partial(receiver.on_shell, frames[1:]))
                 if not self._awaited:
                     break  # nothing is due: spare the look, and what comes is seen in the next turn
         if channels.control in readable:
             for frames in receive(channels.control, _BATCH):
-                if link := self._links.get(bytes(frames[0])):
-                    _guarded(partial(link.on_control, frames[1:]))
+                if receiver := self._receivers.get(bytes(frames[0])):
+                    _guarded(partial(receiver.on_control, frames[1:]))
 
     def _read_iopub(self, channels: Channels) -> None:
         for frames in receive(channels.iopub, _BATCH):
@@ -306,9 +306,9 @@ class Engine:
                 _, rest = wire.split(frames)
             except wire.WireError:
                 continue  # nobody can be asked for it
-            link = self._awaited.get(wire.parent_id(rest))
-            if link is not None:
-                _guarded(partial(link.on_iopub, rest))
+            receiver = self._awaited.get(wire.parent_id(rest))
+            if receiver is not None:
+                _guarded(partial(receiver.on_iopub, rest))
 
     def _close(self) -> None:
         with Engine._lock:

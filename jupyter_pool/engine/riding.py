@@ -12,7 +12,6 @@ ledger then.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,11 +41,9 @@ class Rides:
         self._note = beside(f"{sockets}.json")
         self._box = ledger.TicketBox(ledger.beside(self._note))
         self._number = 0
-        #: The ids of the messages that have a ticket and no answer, in order.
-        self.ticketed: deque[str] = deque()
 
-    def issue(self, message_ids: Sequence[str]) -> int:
-        """Let these begin, once they are there. Returns the number of their message.
+    def issue(self, count: int) -> int:
+        """Let so many begin, once they are there. Returns the number of their message.
 
         Raises
         ------
@@ -54,19 +51,17 @@ class Rides:
             No tickets can be had.
         """
         self._number += 1
-        if message_ids:
-            self._box.issue(self._number, len(message_ids))
-            self.ticketed.extend(message_ids)
+        if count:
+            self._box.issue(self._number, count)
         return self._number
 
     def left(self) -> int:
         """How many have not begun."""
         return self._box.left()
 
-    def take_back(self) -> list[str]:
-        """Have nothing begin that has not begun: the ids of the messages which that is."""
-        back = [self.ticketed.pop() for _ in range(min(self._box.take_back(), len(self.ticketed)))]
-        return back[::-1]
+    def take_back(self) -> int:
+        """Have nothing begin that has not begun: how many that is, the last of those with a ticket."""
+        return self._box.take_back()
 
     def answers(self, wanted: Container[str]) -> list[tuple[Message, float]]:
         """What the worker has entered, of these messages."""

@@ -176,7 +176,7 @@ class Setups:
     def failed(self, link: Link, setup: Setup, error: WorkerStartError) -> None:
         """It went wrong on a worker, which cannot stay."""
         if setup.kept:
-            self._driver.setup_failed(link, error)
+            link.fail_setup(error)
             return
         self._settle(setup, error)
         self._take_back(setup)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jupyter_pool.core import (
+    CoreConfig,
     StartWorker,
     StopReason,
     StopWorker,
@@ -24,9 +25,11 @@ from jupyter_pool.provisioning.processes import describe_exit
 from .link import Link
 
 if TYPE_CHECKING:
+    from jupyter_pool.config import PoolConfig
+
     from .driver import Driver
 
-__all__ = ["StartFailure", "hanging_setup", "start_worker", "stop_worker"]
+__all__ = ["StartFailure", "core_config", "hanging_setup", "start_worker", "stop_worker"]
 
 #: How long the last words of a dead worker may still be on their way, in seconds.
 LAST_WORDS = 0.01
@@ -113,10 +116,10 @@ def _gone(driver: Driver, link: Link) -> None:
         )
     elif link.stop is not None:
         if len(link.flights) > 1:  # which of them has begun?
-            link.note_last_work(exited)
+            link.receiver.note_last_work(exited)
         driver.feed(WorkerStopped(worker_id))
     else:
-        link.note_last_work(exited)
+        link.receiver.note_last_work(exited)
         exitcode, signal = describe_exit(exited.status)
         cause = signal or ("unknown" if exitcode is None else f"exit code {exitcode}")
         driver.accounting.lost[cause] += 1
@@ -199,3 +202,22 @@ def hanging_setup(driver: Driver, link: Link) -> WorkerStartError | None:
     """What is to be said of a worker that runs a setup instead of becoming ready."""
     setup = link.flight.setup if link.flight is not None and not link.ready else None
     return None if setup is None else driver.setups.explain_end(link, setup)
+
+
+def core_config(config: PoolConfig, *, foreign: bool) -> CoreConfig:
+    """The options that are the core's."""
+    # A kernel that we cannot reset is stateless by being replaced, with a spare warmed meanwhile.
+    replaced = config.isolation == "process" or (foreign and config.isolation != "none")
+    return CoreConfig(
+        size=config.size,
+        overflow=config.overflow,
+        lazy=config.lazy,
+        reserve=max(config.reserve, 1) if replaced else config.reserve,
+        max_waiting=config.max_waiting,
+        max_tasks=config.max_tasks,
+        max_lifetime=config.max_lifetime,
+        max_idle=config.max_idle,
+        interrupt_grace=config.interrupt_grace,
+        start_timeout=config.start_timeout,
+        replace_after_request=replaced,
+    )

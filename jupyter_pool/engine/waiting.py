@@ -41,27 +41,17 @@ def run(
     if on_input is not None:
         request.ask = mailbox.ask
     try:
-        driver.engine.post(lambda: driver.submit(request))
-        news = _Waiting(driver, request, on_wait) if on_wait is not None else None
+        waiting = _Waiting(driver, request, mailbox, on_wait)
         while True:
-            item = mailbox.get(_WAIT_NEWS if news is not None else None)
-            if item is None:
-                assert news is not None
-                news = news.tell()
-                continue
-            kind, value = item
+            kind, value = waiting.hear()
             if kind == "finish":
                 completion: Completion = value
                 return completion
-            if kind == "granted":
-                if news is not None:
-                    news.granted()
-                    news = None
-            elif kind == "ask":
+            if kind == "ask":
                 assert on_input is not None
                 content = _ask(on_input, *value)
                 driver.engine.post(partial(driver.answer, request, content))
-            elif show is not None:
+            elif kind == "output" and show is not None:
                 show(value)
     except BaseException as error:
         driver.engine.post(lambda: _give_up(driver, request, mailbox))
@@ -103,21 +93,11 @@ def await_worker(
     on_wait: Callable[[WaitInfo], None] | None = None,
 ) -> Completion | None:
     """Submit a lease and wait until it has its worker: None, or how it ended without one."""
-    driver.engine.post(lambda: driver.submit(request))
-    news = _Waiting(driver, request, on_wait) if on_wait is not None else None
-    while True:
-        item = mailbox.get(_WAIT_NEWS if news is not None else None)
-        if item is None:
-            assert news is not None
-            news = news.tell()
-            continue
-        kind, value = item
-        if kind == "finish":
-            completion: Completion = value
-            return completion
-        if news is not None:
-            news.granted()
+    kind, value = _Waiting(driver, request, mailbox, on_wait).hear()
+    if kind != "finish":
         return None
+    completion: Completion = value
+    return completion
 
 
 def _give_up(driver: Driver, request: Request, mailbox: Mailbox) -> None:
@@ -142,26 +122,47 @@ def _drain(mailbox: Mailbox, show: OnOutput | None, patience: float) -> None:
 
 
 class _Waiting:
-    """Tells a caller every second why it still waits, and once that it does not any more."""
+    """Submits a request and hears what comes for it.
+
+    The caller is told every second why it still waits for a worker, and once that it does not any more.
+    """
 
     def __init__(
-        self, driver: Driver, request: Request, on_wait: Callable[[WaitInfo], None]
+        self,
+        driver: Driver,
+        request: Request,
+        mailbox: Mailbox,
+        on_wait: Callable[[WaitInfo], None] | None,
     ) -> None:
         self._driver = driver
         self._request = request
+        self._mailbox = mailbox
+        #: None: nobody wants to be told, or there is nothing more to tell.
         self._on_wait = on_wait
         self._told = False
+        driver.engine.post(lambda: driver.submit(request))
 
-    def tell(self) -> _Waiting | None:
-        info = self._driver.engine.ask(lambda: wait_info(self._driver, self._request))
-        if info.state == "running":
-            self.granted()
-            return None
-        self._told = True
-        self._on_wait(info)
-        return self
+    def hear(self) -> tuple[str, Any]:
+        """What comes next, as `Mailbox.get` returns it."""
+        while True:
+            on_wait = self._on_wait
+            item = self._mailbox.get(None if on_wait is None else _WAIT_NEWS)
+            if item is not None:
+                if on_wait is not None and item[0] == "granted":
+                    self._granted(on_wait)
+                return item
+            assert on_wait is not None
+            info = self._ask()
+            if info.state == "running":
+                self._granted(on_wait)
+            else:
+                self._told = True
+                on_wait(info)
 
-    def granted(self) -> None:
+    def _granted(self, on_wait: Callable[[WaitInfo], None]) -> None:
+        self._on_wait = None
         if self._told:
-            self._told = False
-            self._on_wait(self._driver.engine.ask(lambda: wait_info(self._driver, self._request)))
+            on_wait(self._ask())
+
+    def _ask(self) -> WaitInfo:
+        return self._driver.engine.ask(lambda: wait_info(self._driver, self._request))

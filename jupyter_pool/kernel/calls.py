@@ -86,6 +86,7 @@ class CallLane:
 
     def __init__(self, kernel: PoolKernel, context: contextvars.Context) -> None:
         self._kernel = kernel
+        self._freshness = kernel.freshness
         #: What is in a call's context, besides who its output belongs to.
         self._parents = CallParent(kernel, context)
         self._functions = FunctionCache()
@@ -141,13 +142,13 @@ class CallLane:
         """Serve the calls that wait, unless something else is being served."""
         kernel = self._kernel
         self._mark = time.perf_counter()
-        while self._waiting and not kernel._tasks:
+        while self._waiting and not kernel.tasks:
             idents, message, ticket = self._waiting.popleft()
             if ticket is not None and not self._may_begin(ticket):
                 continue
             metadata = message["metadata"].get(KEY)
             keep = isinstance(metadata, dict) and metadata.get("keep")
-            context = kernel._lasting_context if keep else self._parents.new_context()
+            context = kernel.lasting_context if keep else self._parents.new_context()
             context.run(self._serve, idents, message, context)
         self._send_ended()
 
@@ -156,7 +157,7 @@ class CallLane:
             return self._kernel.tickets.take(ticket)
         except OSError as error:
             # Nobody could tell what has begun. All that waits is refused.
-            self._kernel.spent = f"it has closed a descriptor of its kernel ({error.strerror})"
+            self._freshness.spent = f"it has closed a descriptor of its kernel ({error.strerror})"
             return True
 
     # -- one call ------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class CallLane:
         kernel = self._kernel
         call = _Call(idents, message)
         GATE.arm()
-        if context is kernel._lasting_context:
+        if context is kernel.lasting_context:
             kernel.set_parent(idents, message, channel="shell")
         else:
             self._parents.set(idents, message)
@@ -190,16 +191,16 @@ class CallLane:
                 _sched_yield()
             self._reset(call)
         else:
-            kernel._start_task(self._end_later(call), context)
+            kernel.start_task(self._end_later(call), context)
             return
         self._end()
 
     async def _end_later(self, call: _Call) -> None:
         """End a call that has left tasks: what they still do and say is its own."""
         async with self._kernel._main_asyncio_lock:
-            recycle = await self._kernel.cancel_leftover_tasks()
+            recycle = await self._freshness.cancel_tasks()
             if recycle is not None:
-                self._kernel.spent = call.report["recycle"] = recycle
+                self._freshness.spent = call.report["recycle"] = recycle
             self._answer(call)
             self._reset(call)
             self._end()
@@ -214,7 +215,7 @@ class CallLane:
     def _answer(self, call: _Call) -> None:
         """Reply, and an idle status if there was a busy one."""
         kernel = self._kernel
-        kernel._finish_streams()
+        kernel.finish_streams()
         announced, left_out = self._iopub.finish_call()
         if announced:
             call.report["idle"] = True
@@ -274,11 +275,11 @@ class CallLane:
 
     def _reset(self, call: _Call) -> None:
         try:
-            recycle = self._kernel.restore_baseline()
+            recycle = self._freshness.restore()
         except Exception as error:  # noqa: BLE001 - whatever it is, the process is not as new
             recycle = f"the kernel failed: {error!r}"
         if recycle is not None:
-            self._kernel.spent = recycle
+            self._freshness.spent = recycle
             call.frames = []
             report = self._session.pack({KEY: {"v": VERSION, "recycle": recycle}})
             self._send("recycle_notice", call, report, b"{}")
@@ -303,12 +304,12 @@ class CallLane:
         kernel, message = self._kernel, call.message
         header = message["header"]
         self._iopub.begin_call(request.output_limit, header, comms=request.comms)
-        refusal = kernel.find_refusal(request)
+        refusal = self._freshness.find_refusal(request)
         if refusal is not None:
             call.refuse("StaleWorker", refusal)
             call.report.update(refused=refusal, recycle=refusal)
             if "together" in message:
-                kernel.spent = refusal  # nor does it begin what came along
+                self._freshness.spent = refusal  # nor does it begin what came along
             return
         wanted = None
         if (program := message["content"].get("program")) is not None:
@@ -321,8 +322,8 @@ class CallLane:
         kernel.note.put(header["msg_id"])
         kernel.in_pool_request = True
         kernel._allow_stdin = False
-        kernel.prepare_place(request)
-        kernel._kept_for = request.scope if request.keep else None
+        self._freshness.prepare(request)
+        self._freshness.kept_for = request.scope if request.keep else None
         data, main = kernel.data, self._shell.user_ns
         run: Callable[[], Outcome]
         if request.setup:
@@ -343,7 +344,7 @@ class CallLane:
             self._call(call, run)
 
     def _set_up(self, call: _Call, run: Callable[[], Outcome]) -> None:
-        baseline = self._kernel.baseline
+        baseline = self._freshness.baseline
         if baseline is not None:
             baseline.setup_begins()
         self._call(call, run)
@@ -351,7 +352,7 @@ class CallLane:
         if call.content is None and baseline is not None:
             baseline.setup_ends()
             # What does not belong to it: where it ran, standard streams.
-            recycle = self._kernel.restore_baseline()
+            recycle = self._freshness.restore()
             if recycle is not None:
                 call.report["recycle"] = recycle
 

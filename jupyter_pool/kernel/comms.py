@@ -30,7 +30,7 @@ def serve_comm(kernel: Any, handle: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handle(stream, ident, message)
         finally:
-            kernel._finish_streams()
+            kernel.finish_streams()
             iopub.finish_request()
 
     return serve

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -148,21 +150,15 @@ def test_each_benchmark_and_each_peer_runs_and_leaves_nothing(
 
 
 def test_a_wrong_result_is_a_failure_not_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyter_pool.bench.rows._caller", _wrong)
+    monkeypatch.setattr("jupyter_pool.bench.sides._open", lambda *_: _Wrong(1))
     report = run(only=["submit"], against=["pool", "processpool"], quick=True)
     assert not report.figures
     (why,) = report.failures.values()
     assert why == "WrongResult: expected 1, got 2"
 
 
-class _wrong:
+class _Wrong(ThreadPoolExecutor):
     """Somebody who answers 2."""
 
-    def __init__(self, peer: str, workers: int) -> None:
-        pass
-
-    def __enter__(self) -> object:
-        return lambda: 2
-
-    def __exit__(self, *error: object) -> None:
-        pass
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        return super().submit(lambda: 2)

@@ -55,7 +55,7 @@ def sent_together(pool: Any) -> int:
     """How many calls the workers were sent along with others."""
     driver = pool._driver
     assert driver is not None
-    return sum(driver.engine.ask(lambda: [link._sent for link in driver.links.values()]))
+    return sum(driver.engine.ask(lambda: [link.calls.ridden for link in driver.links.values()]))
 
 
 class Queue:

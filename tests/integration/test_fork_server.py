@@ -19,7 +19,8 @@ from jupyter_pool.provisioning import fork, processes, templates
 from jupyter_pool.provisioning.templates import ForkedProcess, Template, Templates, is_supported
 from support.cells import DEADLINE, pids, value
 from support.conditions import eventually, gone
-from support.owners import Owner, marked
+from support.owners import Owner
+from support.processes import marked
 
 pytestmark = pytest.mark.skipif(is_supported() is not None, reason=f"platform: {is_supported()}")
 

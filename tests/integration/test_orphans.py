@@ -19,7 +19,8 @@ from jupyter_pool.provisioning.processes import is_running
 from support.cells import states
 from support.conditions import eventually, gone
 from support.held import shared_memory
-from support.owners import KernelOwner, Owner, marked
+from support.owners import KernelOwner, Owner
+from support.processes import marked
 
 # How long what an owner left may outlive it, in seconds.
 WITHIN = 3.0

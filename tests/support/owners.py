@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import queue
 import subprocess
 import sys
-import threading
-import uuid
 from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
@@ -18,82 +15,24 @@ from typing import Any
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
-from jupyter_pool.provisioning.processes import is_running
+from support.processes import Spoken, new_mark
 
 DEADLINE = 60.0
 
 
-class Owner:
-    """A Python script in a process of its own, with which a test talks; a context manager.
+class Owner(Spoken):
+    """A Python script in a process of its own, with which a test talks.
 
     The script says things with ``say(anything)`` and is told to go on where it does ``listen()``.
-
-    Attributes
-    ----------
-    process
-        The running script.
-    stderr
-        What it wrote to standard error, once `wait` has returned.
-    mark
-        What its environment holds, and that of all that it starts.
     """
 
     def __init__(self, script: str, *arguments: str, cwd: Path | None = None) -> None:
-        self.mark = new_mark()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _PRELUDE + script, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env=dict([*os.environ.items(), self.mark]),
-        )
-        self.stderr = ""
-        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        # Whoever inherited stderr may hold it open after the owner's end: read by a thread.
-        self._readers = [
-            threading.Thread(target=self._read_said, name="owner's words"),
-            threading.Thread(target=self._read_stderr, name="owner's stderr"),
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def __enter__(self) -> Owner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.wait()
-
-    def _read_said(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stream:
-            for line in stream:
-                self._said.put(line)
-        self._said.put(None)
-
-    def _read_stderr(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as stream:
-            self.stderr = stream.read()
+        command = [sys.executable, "-c", _PRELUDE + script, *arguments]
+        super().__init__(command, name="owner", stdin=subprocess.PIPE, cwd=cwd)
 
     def hear(self, within: float = DEADLINE) -> Any:
         """What the script says next."""
-        try:
-            line = self._said.get(timeout=within)
-        except queue.Empty:
-            raise AssertionError(f"the owner said nothing within {within:g} s") from None
-        if line is None:
-            self.wait()
-            raise AssertionError(f"the owner ended ({self.process.returncode}):\n{self.stderr}")
-        return json.loads(line)
+        return json.loads(self.line(within))
 
     def tell(self, word: str = "go") -> None:
         """Let the script go on."""
@@ -103,16 +42,14 @@ class Owner:
 
     def wait(self, within: float = DEADLINE) -> int:
         """Its exit status, when it has ended."""
-        status = self.process.wait(within)
+        self.process.wait(within)
         # A forked child of it may still listen; it ends with this, and lets go of its words.
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()
         except BrokenPipeError:
             pass
-        for reader in self._readers:
-            reader.join(within)
-        return status
+        return super().wait(within)
 
 
 class KernelOwner:
@@ -166,24 +103,6 @@ class KernelOwner:
         )
         assert reply["content"]["status"] == "ok", (reply["content"], said)
         return json.loads("".join(said))
-
-
-def new_mark() -> tuple[str, str]:
-    """A variable for the environment of an owner, and its value."""
-    return "POOL_TEST_OWNER", uuid.uuid4().hex
-
-
-def marked(mark: tuple[str, str]) -> set[int]:
-    """The running processes that an owner, or what it started, has started (Linux)."""
-    sign = "=".join(mark).encode()
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if sign in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
-        except OSError:
-            continue
-    return {pid for pid in found if is_running(pid)}
 
 
 _PRELUDE = """

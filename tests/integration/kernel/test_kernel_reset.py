@@ -105,7 +105,7 @@ def test_without_adoption_an_orphan_is_found_in_the_process_group(fresh_worker: 
     look = "import os\nos.system('sleep 60 & echo $!');"
     fresh_worker.run(
         "import ctypes\nctypes.CDLL(None).prctl(36, 0, 0, 0, 0)\n"
-        "get_ipython().kernel.baseline._children._adopts = False",
+        "get_ipython().kernel.freshness.baseline._children._adopts = False",
         plain=True,
     )
     assert fresh_worker.run("1").report["recycle"] is None

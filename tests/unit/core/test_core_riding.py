@@ -173,3 +173,21 @@ def test_paces_follow_what_is_quicker_sooner_and_are_bounded() -> None:
         paces.learn(number, 1.0)
     assert paces.of("x") == float("inf")
     assert paces.of(999) == 1.0
+
+
+def test_who_runs_again_has_found_a_worker_in_time_though_it_is_given_back(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool(size=2)
+    pool.start(1, 2)
+    submit(pool, "known")
+    pool(RequestsDone(2, ("known",), (QUICK,)))
+    assert Dispatch("x", 2, 1, None) in submit(pool, "x", wait=5.0, retries=1)
+    assert Dispatch("w", 1, 1, None) in submit(pool, "w", "r", "s")
+    commands = pool(RequestsDone(1, ("w",), (QUICK,)))
+    assert Dispatch("r", 1, 1, None, (("s", 1),)) in commands
+    pool(RequestStarted(2, "x"))
+    pool(WorkerDied(2, "segfault"))
+    assert Ride(1, (("x", 2),)) in pool(RequestsDone(1, ("r",), (QUICK,)))
+    pool(GivenBack(1, ("x",)))
+    assert finished(pool.at(pool.now + 6.0)) == {}

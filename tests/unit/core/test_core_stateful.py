@@ -516,7 +516,8 @@ class PoolMachine(RuleBasedStateMachine):
     def expect_all_back(self, riders: list[str]) -> None:
         for request_id in reversed(riders):
             request = self.live[request_id]
-            request.dispatched = False
+            # One that is run again had found a worker in time.
+            request.dispatched = request.attempt > 1
             over = request.unwanted or is_over(request.run_deadline, self.now)
             if request.attempt == 1 and not over:
                 request.run_deadline = None

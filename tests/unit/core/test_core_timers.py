@@ -42,6 +42,26 @@ def test_the_earliest_fires_first_whatever_the_order_of_setting() -> None:
     assert [subject for _, subject in fired(timers, 10.0)] == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
+def test_of_those_due_at_the_same_time_the_kinds_fire_in_their_order() -> None:
+    timers = Timers()
+    for kind in reversed(TimerKind):
+        timers.set(kind, "later", 2.0)
+    # Now out of order, each before one of its kind that is set already.
+    for kind in reversed(TimerKind):
+        timers.set(kind, "sooner", 1.0)
+        timers.set(kind, "together", 2.0)
+    assert [kind for kind, _ in fired(timers, 1.0)] == list(TimerKind)
+    assert [kind for kind, _ in fired(timers, 2.0)] == sorted([*TimerKind, *TimerKind])
+
+
+def test_a_kind_that_comes_first_does_so_also_before_one_out_of_order() -> None:
+    timers = Timers()
+    timers.set(RUN, "b", 10.0)
+    timers.set(RUN, "a", 5.0)
+    timers.set(TimerKind.CHECKOUT, "c", 5.0)
+    assert fired(timers, 5.0) == [(TimerKind.CHECKOUT, "c"), (RUN, "a")]
+
+
 def test_setting_again_moves_it() -> None:
     timers = Timers()
     timers.set(RUN, "a", 1.0)
