@@ -1,7 +1,7 @@
 """What the state machine wants done: its outputs, carried out by the engine in order.
 
 Three promises hold the other side together: every `Submit` and `SubmitInLease` gets exactly one
-`Finish`; every worker gets at most one `StopWorker`; `Closed` comes once, when nothing is left.
+`Finish`, and so does every lease that a `RequestDone` asks for; every worker gets at most one `StopWorker`; `Closed` comes once, when nothing is left.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ Quick requests *ride along* with the one that a worker runs, see `riding`: it ha
 runs the next when it is done. The first of what it has is the one that counts as running.
 
 A *lease* is a request that runs nothing itself but holds its worker for others, one at a time. What
-it stands for is its worker's state, so it ends with its worker.
+it stands for is its worker's state, so it ends with its worker. A request that is done may leave one
+behind, which keeps its worker; for leases *on sufferance* see `lingering`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from .commands import (
     StopReason,
     TakeBack,
 )
-from .events import RequestId, RequestsDone, Submit, SubmitInLease
+from .events import RequestDone, RequestId, RequestsDone, Submit, SubmitInLease
+from .lingering import Lingering
 from .queue import FairQueue
 from .riding import BUDGET, MOST, Paces
 from .staff import Staff, mark_for_replacement
@@ -61,6 +63,7 @@ class Desk:
     def __init__(self, staff: Staff, timers: Timers, out: list[Command]) -> None:
         self.requests: dict[RequestId, RequestRecord] = {}
         self.queue = FairQueue()
+        self.lingering = Lingering()
         self.takes_back = True
         """A request whose worker died may wait for another one."""
         self._staff = staff
@@ -73,7 +76,8 @@ class Desk:
     def submit(self, event: Submit) -> None:
         """Let a newcomer in, at the end of its group."""
         # Where somebody waits, who is free is used, and no use to one that wants a pristine worker.
-        must_wait = not self._staff.roster.idle or event.isolation == "process"
+        free = self._staff.roster.idle or self.lingering.next() is not None
+        must_wait = not free or event.isolation == "process"
         if 0 < self._staff.config.max_waiting <= len(self.queue) and must_wait:
             self.refuse(event.request_id, Outcome.SATURATED)
             return
@@ -97,7 +101,7 @@ class Desk:
         staff, queue = self._staff, self.queue
         if queue.aside:
             self._serve_aside(now)
-        while queue.in_line and (worker := staff.available(now)) is not None:
+        while queue.in_line and (worker := staff.available(now) or self._take_over(now)):
             request = queue.pop()
             if worker.pristine or request.isolation != "process":
                 self._dispatch(request, worker, now)
@@ -106,6 +110,9 @@ class Desk:
                 # At once, not when the line has been served: that would take the worker whose turn
                 # this was, and so would the next in line again and again.
                 self._serve_aside(now)
+        if self.lingering and self._clear_occupied(now):
+            self.serve(now)
+            return
         if staff.supervision.degraded and queue and not staff.hopeful:
             reason = staff.supervision.last_reason
             if not staff.usable:
@@ -116,8 +123,14 @@ class Desk:
     def _serve_aside(self, now: float) -> None:
         """Give pristine workers to those set aside, and see to starts for the others."""
         staff, queue = self._staff, self.queue
-        while queue.aside and (worker := staff.pristine(now)) is not None:
-            self._dispatch(queue.pop_aside(), worker, now)
+        while queue.aside:
+            if (worker := staff.pristine(now)) is not None:
+                self._dispatch(queue.pop_aside(), worker, now)
+            elif not staff.roster.standby or self._take_over(now) is None:
+                break  # else one that is spare takes the seat of the one that was given up
+        lacking = staff.lacking(len(queue.aside))
+        while lacking > len(staff.roster.idle) and self._take_over(now):
+            pass
         staff.make_way(len(queue.aside), now)
 
     def withdraw(self, request: RequestRecord, outcome: Outcome) -> None:
@@ -179,12 +192,20 @@ class Desk:
             request.run_deadline = now + request.run_timeout
             self._timers.set(TimerKind.RUN, request.id, request.run_deadline)
 
-    def done(self, request: RequestRecord, worker: WorkerRecord, now: float) -> None:
-        """It has been replied to and its worker is idle: it ends, the worker may be free."""
+    def done(
+        self, event: RequestDone, worker: WorkerRecord, now: float, *, stays: bool = True
+    ) -> None:
+        """It has been replied to and its worker is idle: it ends, the worker may be free.
+
+        Without `stays` nobody keeps a worker any more.
+        """
+        request = self.requests[event.request_id]
         worker.request_id = None
         worker.served += 1
         worker.older -= worker.older > 0
         self._finish(request, request.fate or Outcome.DONE)
+        if event.lease is not None and self._keep(event, request, worker, now, stays=stays):
+            return
         if worker.state is WorkerState.BUSY or worker.interrupt_delivered:
             self._let_go(worker, now)
 
@@ -396,6 +417,7 @@ class Desk:
         self, worker: WorkerRecord, why: StopReason, outcome: Outcome, reason: object, now: float
     ) -> None:
         """End a worker; what it holds ends with its process, unless its fate is settled so."""
+        self.lingering.discard(worker.lease_id)
         for request_id in (worker.request_id, worker.lease_id):
             if request_id is not None:
                 request = self.requests[request_id]
@@ -433,7 +455,7 @@ class Desk:
     def submit_in_lease(self, event: SubmitInLease, now: float) -> None:
         """Run something in a lease, now or when it is its turn."""
         lease = self._lease(event.lease_id)
-        if lease is None:  # returned or lost by now
+        if lease is None or lease.id in self.lingering:  # returned or lost by now; or not for this
             self.refuse(event.request_id, Outcome.CANCELLED)
             return
         run = RequestRecord(
@@ -449,14 +471,23 @@ class Desk:
             self._dispatch(run, worker, now)
 
     def end_lease(
-        self, lease: LeaseRecord, outcome: Outcome, now: float, *, discard: bool = False
+        self,
+        lease: LeaseRecord,
+        outcome: Outcome,
+        now: float,
+        *,
+        discard: bool = False,
+        reset: bool = True,
     ) -> None:
-        """Take back the worker: what it runs is interrupted, then it is reset or replaced."""
+        """Take back the worker: what it runs is interrupted, then it is reset or replaced.
+
+        Without `reset` what comes next cleans up.
+        """
         if lease.fate is not None:
             return
         worker = self._worker_of(lease)
         worker.lease_id = None
-        worker.needs_reset = lease.isolation != "none"
+        worker.needs_reset = reset and lease.isolation != "none"
         if discard:
             mark_for_replacement(worker, StopReason.RECYCLED, "discarded")
         self._finish(lease, outcome)
@@ -465,6 +496,80 @@ class Desk:
         elif worker.state is WorkerState.LEASED:
             self._staff.release(worker, now)
 
+    # --- leases that requests leave behind -----------------------------------------------------
+
+    def _keep(
+        self,
+        event: RequestDone,
+        request: RequestRecord,
+        worker: WorkerRecord,
+        now: float,
+        *,
+        stays: bool,
+    ) -> bool:
+        """The request's worker stays, held by a lease, if it may. Whether it does."""
+        assert event.lease is not None
+        free = worker.state is WorkerState.BUSY and not worker.riders and request.lease_id is None
+        stays = stays and free and request.fate is None
+        if event.on_sufferance:
+            stays = stays and not self.queue and not self._is_awaited(worker)
+        if not stays:
+            # Whoever comes next cleans up; but nobody may come for a while.
+            if free and not self.queue and request.isolation != "none":
+                worker.needs_reset = True
+            self._out.append(Finish(event.lease, Outcome.DONE, worker.id))
+            return False
+        lease = LeaseRecord(event.lease, request.group, isolation=request.isolation)
+        lease.state, lease.worker_id = RequestState.HELD, worker.id
+        self.requests[lease.id] = lease
+        worker.lease_id = lease.id
+        self._staff.roster.move(worker, WorkerState.LEASED, now)
+        if event.on_sufferance:
+            self.lingering.add(lease)
+        return True
+
+    def _is_awaited(self, worker: WorkerRecord) -> bool:
+        """Something is to be done with it as soon as it is free."""
+        max_tasks = self._staff.config.max_tasks
+        worn = max_tasks is not None and worker.served >= max_tasks
+        return worn or worker.overflow or worker.needs_setup or worker.retire is not None
+
+    def review_lingering(self, now: float) -> None:
+        """Those on sufferance whose worker is wanted for something end."""
+        for lease in self.lingering:
+            if self._is_awaited(self._worker_of(lease)):
+                self.end_lease(lease, Outcome.DONE, now, reset=False)
+
+    def end_lingering(self, now: float) -> None:
+        """All those on sufferance end."""
+        for lease in self.lingering:
+            self.end_lease(lease, Outcome.DONE, now, reset=False)
+
+    def _take_over(self, now: float) -> WorkerRecord | None:
+        """A worker that was held on sufferance, which is idle now."""
+        while (lease := self.lingering.next()) is not None:
+            worker = self._worker_of(lease)
+            self.end_lease(lease, Outcome.DONE, now, reset=False)
+            if worker.state is WorkerState.IDLE:
+                return worker
+        return None
+
+    def _clear_occupied(self, now: float) -> bool:
+        """Somebody waits, and who is held on sufferance is occupied: as many are reset as are needed.
+
+        Whether one is idle at once, as it is with isolation "none".
+        """
+        staff = self._staff
+        wanted = self.queue.in_line + max(0, staff.lacking(len(self.queue.aside)))
+        wanted -= staff.roster.count(WorkerState.RESETTING)
+        while wanted > 0 and (lease := self.lingering.next(occupied=True)) is not None:
+            worker = self._worker_of(lease)
+            self.end_lease(lease, Outcome.DONE, now)
+            if worker.state is WorkerState.IDLE:
+                return True
+            wanted -= 1
+        return False
+
     # --- ends ----------------------------------------------------------------------------------
 
     def _finish(
@@ -472,6 +577,7 @@ class Desk:
     ) -> None:
         """The one place where a request ends. Runs that wait in a lease end with it."""
         if isinstance(request, LeaseRecord):
+            self.lingering.discard(request.id)
             theirs = Outcome.CANCELLED if outcome is Outcome.DONE else outcome
             while request.runs:
                 _, run = request.runs.popitem(last=False)

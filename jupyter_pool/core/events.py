@@ -22,6 +22,7 @@ __all__ = [
     "GivenBack",
     "InterruptDelivered",
     "MemoryExceeded",
+    "Occupied",
     "ProtocolViolation",
     "RequestDone",
     "RequestId",
@@ -187,11 +188,26 @@ class RequestStarted:
 
 @dataclass(frozen=True, slots=True)
 class RequestDone:
-    """Reply *and* idle status were seen. `recycle`: why the kernel wants to be replaced, if it does."""
+    """Reply *and* idle status were seen. `recycle`: why the kernel wants to be replaced, if it does.
+
+    `lease`: the worker has kept what the request left in it; it is to stay with whoever ran it, as a
+    lease of this id, which ends as others do, and at once if the worker cannot stay.
+    `on_sufferance`: it stays only for as long as nobody needs a worker, and nothing is run in it.
+    """
 
     worker_id: WorkerId
     request_id: RequestId
     recycle: str | None = None
+    lease: RequestId | None = None
+    on_sufferance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """The worker of a lease on sufferance does something for its holder now, or does no more."""
+
+    lease_id: RequestId
+    occupied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +330,7 @@ Event: TypeAlias = (
     | WorkerStartFailed
     | RequestStarted
     | RequestDone
+    | Occupied
     | RequestsDone
     | RequestRefused
     | GivenBack

@@ -133,8 +133,11 @@ class PoolCore:
 
     @property
     def taken(self) -> int:
-        """How many workers have a request or a lease, or one that is being interrupted."""
-        return self._staff.roster.taken
+        """How many workers have a request or a lease, or one that is being interrupted.
+
+        Without those that are held on sufferance, which are as good as idle.
+        """
+        return self._staff.roster.taken - len(self._desk.lingering)
 
     def queue_position(self, request_id: RequestId) -> int | None:
         """How many are ahead of it, 0 for the next; `None` if it waits for no worker. O(waiters)."""
@@ -166,6 +169,8 @@ class PoolCore:
         if self._phase is PoolState.CLOSING and not desk.requests:
             self._wind_down(now)
         elif self._phase is PoolState.RUNNING or self._phase is PoolState.CLOSING:
+            if desk.lingering:
+                desk.review_lingering(now)
             desk.serve(now)
             waiting = len(desk.queue)
             self._high_water = max(self._high_water, waiting)
@@ -247,10 +252,15 @@ class PoolCore:
     def _request_done(self, event: ev.RequestDone, now: float) -> None:
         worker = self._runner(event)
         if worker is None:
+            if event.lease is not None and event.lease not in self._desk.requests:
+                self._desk.refuse(event.lease, Outcome.DONE)
             return
         self._staff.proved(worker)
         self._note_recycle(worker, event.recycle)
-        self._desk.done(self._desk.requests[event.request_id], worker, now)
+        self._desk.done(event, worker, now, stays=not self._ending)
+
+    def _occupied(self, event: ev.Occupied, now: float) -> None:
+        self._desk.lingering.occupy(event.lease_id, event.occupied)
 
     def _requests_done(self, event: ev.RequestsDone, now: float) -> None:
         worker = self._workers.get(event.worker_id)
@@ -412,7 +422,11 @@ class PoolCore:
         self._open()
 
     def _resize(self, event: ev.Resize, now: float) -> None:
+        old = self.config
         self._staff.resize(event.size, event.overflow, len(self._desk.queue), now)
+        if self.config.size < old.size or self.config.capacity < old.capacity:
+            self._desk.end_lingering(now)
+            self._staff.shed(old.size, now)
 
     def _drain(self, event: ev.Drain, now: float) -> None:
         for worker in list(self._workers.values()):
@@ -424,6 +438,7 @@ class PoolCore:
         self._phase = PoolState.CLOSING
         self._staff.maintained = False
         desk = self._desk
+        desk.end_lingering(now)
         if event.cancel_queued:
             desk.takes_back = False
             desk.finish_queued(Outcome.CANCELLED)
@@ -463,6 +478,7 @@ _CLAUSES: Final[Mapping[type[ev.Event], _Clause]] = {
     ev.WorkerStopped: PoolCore._worker_gone,
     ev.RequestStarted: PoolCore._request_started,
     ev.RequestDone: PoolCore._request_done,
+    ev.Occupied: PoolCore._occupied,
     ev.RequestsDone: PoolCore._requests_done,
     ev.RequestRefused: PoolCore._request_refused,
     ev.GivenBack: PoolCore._given_back,

@@ -99,17 +99,20 @@ class Staff:
             return self._promote(now)
         return None
 
+    def lacking(self, waiting: int) -> int:
+        """How many used workers are to make way for so many who want one that has served nobody."""
+        if self.supervision.degraded:
+            return 0
+        seats = self.config.capacity - self.roster.seated
+        return waiting - seats - self._missing_reserve()
+
     def make_way(self, waiting: int, now: float) -> None:
         """Have workers start for so many who want one that has served nobody, and found none.
 
         Free seats and the reserve are filled by starts anyway. What is lacking beyond that costs
         used workers, as far as they idle; but not while starts fail, for those might be the last.
         """
-        if self.supervision.degraded:
-            return
-        roster = self.roster
-        seats = self.config.capacity - roster.seated
-        for _ in range(min(waiting - seats - self._missing_reserve(), len(roster.idle))):
+        for _ in range(min(self.lacking(waiting), len(self.roster.idle))):
             self._retire_longest_idle(now)
 
     def _retire_longest_idle(self, now: float) -> None:
@@ -215,15 +218,20 @@ class Staff:
             size=old.size if size is None else size,
             overflow=old.overflow if overflow is None else overflow,
         )
-        # Who asks for a smaller size wants it now; who only takes overflow away keeps the base.
-        limit = config.size if config.size < old.size else config.capacity
-        while roster.seated > limit and roster.idle:
-            self.stop(oldest(roster.idle), StopReason.SHRUNK, now)
+        self.shed(old.size, now)
         roster.relabel(config.size)
         while roster.starting and self._missing_starts(self._missing_seats(waiting)) < 0:
             self.stop(newest(roster.starting), StopReason.SHRUNK, now)
         if self.supervision.degraded and self._whole:
             self._recovered()  # there is nothing left to start that could prove it
+
+    def shed(self, old_size: int, now: float) -> None:
+        """Stop what idles beyond the figures."""
+        # Who asks for a smaller size wants it now; who only takes overflow away keeps the base.
+        smaller = self.config.size < old_size
+        limit = self.config.size if smaller else self.config.capacity
+        while self.roster.seated > limit and self.roster.idle:
+            self.stop(oldest(self.roster.idle), StopReason.SHRUNK, now)
 
     def retire(self, worker: WorkerRecord, why: StopReason, detail: str | None, now: float) -> None:
         """Replace it: now if it serves nobody, else as soon as it is free."""

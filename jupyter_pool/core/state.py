@@ -6,6 +6,7 @@ Every lifecycle is one enum and one table that lists all its steps; `move` refus
                         └───────────▶ IDLE ◀─▶ …
                                       BUSY ◀─ INTERRUPTING          (there are more that rode along)
                                       IDLE ─▶ LEASED ◀─▶ BUSY       (runs inside a lease)
+                                      BUSY ─▶ LEASED                (it stays with whoever ran it)
                                               LEASED ─▶ RESETTING ─▶ IDLE
                           IDLE, or about to be ─▶ SETTING_UP ─▶ IDLE
               any ─▶ STOPPING ─▶ GONE,   any ─▶ GONE (it died)
@@ -150,7 +151,7 @@ WORKER_STEPS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
     _W.STARTING: frozenset({_W.STANDBY, _W.IDLE} | _END),
     _W.STANDBY: frozenset({_W.IDLE} | _END),
     _W.IDLE: frozenset({_W.BUSY, _W.LEASED, _W.SETTING_UP} | _END),
-    _W.BUSY: frozenset({_W.IDLE, _W.LEASED, _W.INTERRUPTING, _W.SETTING_UP} | _END),
+    _W.BUSY: frozenset({_W.IDLE, _W.LEASED, _W.INTERRUPTING, _W.RESETTING, _W.SETTING_UP} | _END),
     _W.INTERRUPTING: frozenset({_W.IDLE, _W.BUSY, _W.LEASED, _W.RESETTING, _W.SETTING_UP} | _END),
     _W.LEASED: frozenset({_W.BUSY, _W.RESETTING, _W.IDLE, _W.SETTING_UP} | _END),
     _W.RESETTING: frozenset({_W.IDLE, _W.SETTING_UP} | _END),

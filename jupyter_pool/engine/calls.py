@@ -27,6 +27,7 @@ from .comms import Connect
 from .log import PoolLog
 from .request import Event, Request, Sink
 from .sources import codes_of
+from .staying import Stay
 
 if TYPE_CHECKING:
     from jupyter_pool.handles import Stored
@@ -391,6 +392,8 @@ class Guarded:
         self.request: Request | None = None
         #: How a notebook learns where comm messages go; None: it does not take any.
         self.connect: Connect | None = getattr(on_output, "connect", None)
+        #: That the worker is to stay when the request is done, if it is.
+        self.stay: Stay | None = getattr(on_output, "stay", None)
 
     def __call__(self, event: Event) -> None:
         try:

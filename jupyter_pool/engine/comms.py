@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_pool.errors import PoolNotAvailable
 from jupyter_pool.outputs import OutputCollector
 
+from .staying import lease_of, note_use
+
 if TYPE_CHECKING:
     from .driver import Driver
     from .face import PoolFace
@@ -91,7 +93,8 @@ def comm_event(message: Message) -> Event:
 
 def send_comm(driver: Driver, request_id: str, message: CommMessage) -> str | None:
     """Send a comm message to the worker of a request; its id, or None if there is none."""
-    request = driver.requests.get(request_id)
+    # It may have ended and left a lease behind, by now.
+    request = driver.requests.get(request_id) or driver.requests.get(lease_of(request_id))
     if request is None or not request.comms or request.first_dispatched is None:
         return None
     link = driver.links.get(request.worker_id or 0)
@@ -114,12 +117,16 @@ class CommTraffic:
         self._output_types = output_types
         self._owners: dict[str, Request] = {}
         self._sent: deque[str] = deque()
+        #: Those of them that the worker is not done with.
+        self._unanswered: set[str] = set()
 
     def send(self, request: Request, message: CommMessage) -> str:
         """Send a message for a request that has this worker; its id."""
         message_id = self._link.engine.new_id()
         self._sent.append(message_id)
         self._expect(message_id, request)
+        self._unanswered.add(message_id)
+        note_use(self._link.driver, request, used=True)
         if len(self._sent) > _REMEMBERED:
             self._forget(self._sent.popleft())
         self._link.send_comm(message_id, message)
@@ -129,11 +136,23 @@ class CommTraffic:
         """What a lease ran has ended; what it left behind may still publish for its cell."""
         self._expect(message_id, lease)
 
+    def hand_over(self, request: Request, lease: Request) -> None:
+        """What was sent for a request belongs to the lease that it leaves behind."""
+        for message_id, owner in self._owners.items():
+            if owner is request:
+                self._owners[message_id] = lease
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the worker has something to answer."""
+        return bool(self._unanswered)
+
     def _expect(self, message_id: str, request: Request) -> None:
         self._owners[message_id] = request
         self._link.engine.expect(message_id, self._link.receiver)
 
     def _forget(self, message_id: str) -> None:
+        self._unanswered.discard(message_id)
         if self._owners.pop(message_id, None) is not None:
             self._link.engine.forget(message_id)
 
@@ -151,6 +170,10 @@ class CommTraffic:
                 request.sink.output({**event, "parent": message.parent_id})
         elif kind == "status" and message.content.get("execution_state") == "idle":
             request.sink.output({"output_type": "idle", "parent": message.parent_id})
+            if message.parent_id in self._unanswered:
+                self._unanswered.discard(message.parent_id)
+                if not self._unanswered:
+                    note_use(self._link.driver, request, used=False)
         return True
 
     def end(self, request: Request) -> None:

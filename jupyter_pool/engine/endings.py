@@ -51,8 +51,8 @@ class Endings:
         request = driver.requests.pop(str(command.request_id))
         if driver.memory is not None and command.worker_id is not None:
             driver.watch_memory(command.worker_id)
-            if request.comms and (link := driver.links.get(command.worker_id)) is not None:
-                link.receiver.traffic.end(request)
+        if request.comms and (link := driver.links.get(command.worker_id or 0)) is not None:
+            link.receiver.traffic.end(request)
         flight = self._flights.pop(request.id, None)
         if flight is None and command.worker_id is not None:
             flight = self._unfinished_flight(command.worker_id, request)

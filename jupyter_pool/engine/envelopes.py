@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool._cpus import usable_cpus
 
+from .staying import lease_of
+
 if TYPE_CHECKING:
     from jupyter_pool.core import PoolCore
 
@@ -35,6 +37,9 @@ class Envelopes:
             envelope["output_limit"] = request.output_limit
         if request.comms:
             envelope["comms"] = True
+        if request.stay is not None:
+            envelope["stay"] = "open" if request.stay.on_sufferance else "always"
+            envelope["scope"] = lease_of(request.id)
         if (threads := self._threads()) is not None:
             envelope["threads"] = threads
         if request.seed is not None:

@@ -472,6 +472,8 @@ def _make(
         show.request = request
         if show.connect is not None:
             request.comms = show.connect(CommRoute(pool, request.lease or request.id))
+            if request.comms and isinstance(show, Guarded):
+                request.stay = show.stay
     tracing.begin(pool, request)
     return request
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from jupyter_pool.core import (
     InterruptDelivered,
+    Occupied,
     ProtocolViolation,
     RequestDone,
     RequestRefused,
@@ -31,6 +32,7 @@ from . import wire
 from .comms import COMM_TYPES, CommTraffic, comm_event, keep_listening
 from .flights import Flight, Flights
 from .riding import read_answers, read_entries
+from .staying import leave_behind
 from .wire import Buffer, Message
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from .connection import Connection
     from .link import Link
+    from .request import Request
 
 __all__ = ["Receiver"]
 
@@ -358,9 +361,18 @@ class Receiver:
             return
         self._endings.landed(flight)
         keep_listening(driver, flight)
-        if flight.request.lease is None:  # what a lease has is its own until it ends
+        self._done(flight.request, recycle, leave_behind(self._link, flight))
+
+    def _done(self, request: Request, recycle: str | None, lease: str | None) -> None:
+        """A request is done, and may leave a lease behind."""
+        driver = self._driver
+        on_sufferance = request.stay is not None and request.stay.on_sufferance
+        # What a lease has is its own until it ends.
+        if request.lease is None and (lease is None or on_sufferance):
             recycle = recycle or driver.grown(self._worker_id)
-        driver.feed(RequestDone(self._worker_id, flight.request.id, recycle))
+        driver.feed(RequestDone(self._worker_id, request.id, recycle, lease, on_sufferance))
+        if lease is not None and on_sufferance and self.traffic.is_awaited:
+            driver.feed(Occupied(lease, True))
 
 
 def _is_plain(reply: Message) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .holding import Borrower
     from .programs import Program
+    from .staying import Stay
     from .tracing import Trace
     from .wire import Buffer, Message
 
@@ -86,6 +87,10 @@ class Request:
     comms: bool = False
     #: Of a lease: nothing runs in it any more, it only waits for comm messages, and ends with its pool.
     lasts: bool = False
+    #: That its worker is to stay when it is done, if it is.
+    stay: Stay | None = None
+    #: Of a lease: it is over as soon as somebody needs a worker.
+    on_sufferance: bool = False
     created: float = field(default_factory=time.monotonic)
     first_dispatched: float | None = None
     attempt: int = 1

@@ -173,7 +173,8 @@ class CellLane:
                 reply = self._describe_success({})
             else:
                 reply = await self._run_pooled(message, request, report, frames)
-        fresh.kept_for = request.scope if request.keep else None
+        stays = request.stays(reply["status"], kernel.comm_manager.comms)
+        fresh.kept_for = request.scope if request.keep or stays else None
         took = 0.0
         if request.setup:
             # One that failed is the end of this process.
@@ -181,6 +182,8 @@ class CellLane:
                 fresh.baseline.setup_ends()
                 # What does not belong to it: where it ran, standard streams, tasks.
                 recycle = await fresh.reset() or recycle
+        elif stays:
+            report["kept"] = True
         elif not request.keep:
             started = time.perf_counter()
             recycle = await fresh.reset() or recycle

@@ -41,9 +41,7 @@ from jupyter_pool.kernel.interrupts import GATE
 from jupyter_pool.kernel.ledger import Ledger, Tickets
 from jupyter_pool.kernel.ledger import beside as tickets_beside
 from jupyter_pool.kernel.modules import ModuleWatch
-from jupyter_pool.kernel.request import (
-    KEY,
-)
+from jupyter_pool.kernel.request import KEY
 from jupyter_pool.kernel.shell import CellCompiler, PoolShell, no_debugger, no_stdin
 from jupyter_pool.kernel.started import Note, beside
 from jupyter_pool.kernel.streams import PoolOutStream

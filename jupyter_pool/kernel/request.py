@@ -47,6 +47,9 @@ class PoolRequest:
     keep: bool = False
     #: For whom `keep` keeps: a lease's id, say. Others find the worker reset.
     scope: str = ""
+    #: No reset afterwards if the code has ended well: ``"always"``, or ``"open"`` if it has left comms
+    #: open. Empty: as `keep` says.
+    stay: str = ""
     #: The number that the cell shows, as in ``Out[3]``.
     execution_count: int | None = None
     #: Folder, path and environment of this request become the worker's own.
@@ -68,6 +71,10 @@ class PoolRequest:
     forget: tuple[str, ...] = ()
     #: The caller's tracing context, as its propagator wrote it.
     trace: dict[str, str] | None = None
+
+    def stays(self, status: str, comms: Mapping[str, Any]) -> bool:
+        """Whether what it has left is kept; by how its code has ended, and the comms that are open."""
+        return status == "ok" and (self.stay == "always" or (self.stay == "open" and bool(comms)))
 
     @classmethod
     def parse(cls, metadata: Any) -> PoolRequest | None:
@@ -100,6 +107,7 @@ class PoolRequest:
                 threads=None if threads is None else max(1, int(threads)),
                 keep=bool(get("keep")),
                 scope=str(get("scope") or ""),
+                stay=str(get("stay") or ""),
                 execution_count=get("execution_count"),
                 baseline=bool(get("baseline")),
                 output_limit=None if limit is None else int(limit),

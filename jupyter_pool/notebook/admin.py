@@ -139,7 +139,7 @@ class PoolAdminMagics(Magics):
     @_command
     def pool_jobs(self, line: str) -> JobsTable:
         self._parse("pool_jobs", line)
-        return JobsTable(self._magics.jobs.values())
+        return JobsTable(self._magics.jobs.values(), self._magics.holds.by_name)
 
     def _jobs(self, names: list[str]) -> list[Job]:
         return [self._magics.jobs.find(name) for name in dict.fromkeys(names)]
@@ -165,8 +165,18 @@ class PoolAdminMagics(Magics):
         given = self._parse("pool_cancel", line)
         if bool(given.jobs) == given.all:
             raise UsageError("%pool_cancel: it takes names of jobs, or --all")
-        for job in self._magics.jobs.running if given.all else self._jobs(given.jobs):
+        jobs, holds = self._magics.jobs, self._magics.holds.by_name
+        # All of them are looked up before anything ends.
+        names = holds if given.all else [name for name in given.jobs if name in holds]
+        found = (
+            [*jobs.running, *jobs.held]
+            if given.all
+            else self._jobs([name for name in given.jobs if name not in holds])
+        )
+        for job in found:
             job.cancel()
+        for name in names:
+            holds[name].end()
 
     @_command
     def pool_last(self, line: str) -> ExecutionResult | Sweep:

@@ -79,7 +79,8 @@ of brackets; a,b=pairs unpacks; several --each give all combinations.
 With --bg the cell becomes a job, and this notebook goes on. Its output is live in its cell.
 The variable NAME holds it: NAME shows it anywhere, NAME.result() and await NAME wait for
 it, NAME.cancel() stops it; see %pool_jobs, %pool_wait, %pool_cancel. Its widgets are
-answered while it awaits something. With --each it is a sweep in the background.
+answered while it awaits something, and when its code has ended: until a worker is needed,
+or for as long as --hold says. With --each it is a sweep in the background.
 
 Examples:
 
@@ -184,13 +185,9 @@ def parse_exec(line: str, *, is_cell: bool, expand: Callable[[str], str]) -> Exe
         parser.error("--in none sends nothing and goes with no other --in")
     if values.hold is not None and values.quiet:
         parser.error("--hold keeps widgets alive, and --quiet shows none")
-    if values.hold is not None and (eachs or values.background is not None):
-        parser.error(
-            "--hold is for a cell that is waited for; one with --bg has its worker, and its widgets "
-            "are answered, for as long as it runs: let it await something, as in "
-            "await asyncio.sleep(600)"
-        )
-    if values.hold is not None and values.retries:
+    if values.hold is not None and eachs:
+        parser.error("--hold keeps one worker, and --each uses many: one of them only")
+    if values.hold is not None and values.retries and values.background is None:
         parser.error("--hold keeps one worker, and --retries takes another: one of them only")
     return ExecOptions(
         pool=values.pool,

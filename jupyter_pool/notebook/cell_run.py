@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.errors import Cancelled, ExecutionError, PoolError
 
+from .holding import how_long
 from .live import Bundle, outputs_html, outputs_text
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jupyter_pool.pool import KernelPool
     from jupyter_pool.results import ExecutionResult
 
+    from .hold import JobHold
     from .job import State
     from .job_outputs import JobOutputs
     from .underway import Kind
@@ -40,6 +42,8 @@ class CellRun:
         Takes what it puts out.
     explain
         Adds to an error what the notebook knows of it.
+    hold
+        Its worker, when the code has ended; None: it holds none.
     """
 
     kind: Kind = "background"
@@ -54,6 +58,7 @@ class CellRun:
         save_as: str | None = None,
         outputs: JobOutputs,
         explain: Callable[[PoolError], None] | None = None,
+        hold: JobHold | None = None,
     ) -> None:
         self.pool = pool
         self._submit = submit
@@ -61,6 +66,7 @@ class CellRun:
         self._variables = variables
         self._save_as = save_as
         self._explain = explain
+        self._hold = hold
         self._outputs = outputs
         self._future: PoolFuture[ExecutionResult] | None = None
         self._cancelled = False
@@ -96,7 +102,9 @@ class CellRun:
                 if result.error is not None and self._explain is not None:
                     self._explain(result.error)
                 self._result, self._error = result, result.error
-            self._outputs.end()
+            request_id = future.request_id
+            if self._hold is None or not self._hold.begin(request_id, changed):
+                self._outputs.end()
             ended()
 
         self._future = self._submit(self._outputs)
@@ -108,6 +116,21 @@ class CellRun:
         self._cancelled = True
         if self._future is not None:
             self.pool.cancel(self._future.request_id)
+
+    @property
+    def is_held(self) -> bool:
+        return self._hold is not None and self._hold.is_held
+
+    @property
+    def held(self) -> str:
+        return how_long(self._hold.seconds) if self._hold is not None and self.is_held else ""
+
+    @property
+    def keeps_others_waiting(self) -> bool:
+        return self._hold is not None and self.is_held and self._hold.seconds is not None
+
+    def let_go(self) -> bool:
+        return self._hold is not None and self._hold.end()
 
     def body(self) -> Bundle:
         outputs = self._outputs.outputs()

@@ -308,12 +308,20 @@ Cancel background cells: interrupt those that run, take out of the queue those t
   %pool_cancel NAME…
   %pool_cancel --all
 
+Of those that have ended, and of cells with --hold, the widgets are given up: their worker
+serves others. %pool_jobs has the names.
+
 Examples:
 
   %pool_cancel train
+  %pool_cancel In[3]
 """,
     )
-    parser.add_argument("--all", action="store_true", help="every job that has not ended")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="every job that has not ended, and all widgets that are live",
+    )
     return parser
 
 
@@ -370,7 +378,8 @@ PARSERS: dict[str, OptionParser] = {
     "pool_jobs": _parser(
         "%pool_jobs",
         """\
-List the background cells of this notebook: state, items done, elapsed time.
+List the background cells of this notebook: state, items done, elapsed time, and for how
+long their widgets are live; and the cells with --hold whose widgets are.
 
   %pool_jobs
 

@@ -58,6 +58,17 @@ class Run(Protocol):
     def facts(self) -> str:
         """What else to say beside the state, if anything."""
 
+    @property
+    def held(self) -> str:
+        """After the end: for how long the worker is held for its widgets; empty if it is not."""
+
+    @property
+    def keeps_others_waiting(self) -> bool:
+        """Whether it holds a worker that others wait for."""
+
+    def let_go(self) -> bool:
+        """Give back the worker that is held; False if none is."""
+
     def start(self, changed: Callable[[], None], ended: Callable[[], None]) -> None:
         """Begin. Both are called from other threads; `ended` once, and last."""
 
@@ -92,8 +103,10 @@ class Job:
         The variable that holds it.
     """
 
-    def __init__(self, name: str, run: Run, shell: InteractiveShell) -> None:
+    def __init__(self, name: str, run: Run, shell: InteractiveShell, cell: object = None) -> None:
         self.name = name
+        #: Which cell made it, if the front end says so.
+        self.cell = cell
         self._run = run
         self._shell = shell
         self._live = LiveDisplay(shell)
@@ -105,6 +118,7 @@ class Job:
         #: Its end has been shown.
         self._told = False
         self._followed = False
+        self._showed_end = False
         self._delivered = False
         #: The display is older than what there is to show.
         self.stale = False
@@ -175,9 +189,12 @@ class Job:
         return self.result(0)
 
     def cancel(self) -> bool:
-        """Interrupt it, or take it out of the queue; False if it has ended already."""
+        """Interrupt it, or take it out of the queue; once it has ended: give up its widgets.
+
+        False if there is nothing to be cancelled any more.
+        """
         if self.done():
-            return False
+            return self._run.let_go()
         self._run.cancel()
         return True
 
@@ -201,12 +218,16 @@ class Job:
 
     def headline(self) -> str:
         """``running · 12 s``, and the like."""
-        return " · ".join(filter(None, (self.status, self._run.facts, elapsed(self.elapsed))))
+        return " · ".join(filter(None, (self.status, *self._facts())))
+
+    def _facts(self) -> tuple[str, ...]:
+        held = f"widgets live {self.held}" if self.held else ""
+        return self._run.facts, elapsed(self.elapsed), held
 
     def bundle(self) -> Bundle:
         """The handle as it is now, for a display."""
         state = self._run.state
-        text, html = state_line(self.name, state, self._run.facts, elapsed(self.elapsed))
+        text, html = state_line(self.name, state, *self._facts())
         body = self._run.body()
         return {
             "text/plain": "\n".join(filter(None, [text, body["text/plain"]])),
@@ -249,7 +270,7 @@ class Job:
         """Update the display if it is time; return when to look again, None after the end."""
         now = time.monotonic()
         over = self.done()
-        if not over and now < self._due:
+        if now < self._due and not self.is_due_to_end:
             return self._due
         self.stale = False  # from here on it may change again
         began = time.thread_time()
@@ -259,20 +280,40 @@ class Job:
             length = sum(map(len, bundle.values()))
         else:
             length = 0
-        if over:
-            self._say_end()
-            return None
         pause = max(
             _LEAST_PAUSE,
             length / _CHARACTERS_A_SECOND,
             (time.thread_time() - began) / _SHARE,
         )
         self._due = now + pause
+        if over:
+            self._showed_end = True
+            self._say_end()
+            return None
         return now + max(pause, next(tick for until, tick in _TICKS if self.elapsed < until))
 
     def due(self) -> float:
         """When the display may change next."""
         return self._due
+
+    @property
+    def is_due_to_end(self) -> bool:
+        """It has ended, and its display does not show that."""
+        return self.done() and not self._showed_end
+
+    @property
+    def held(self) -> str:
+        """For how long its worker is held for its widgets, now that it has ended; or empty."""
+        return self._run.held if self.done() else ""
+
+    def keeps_waiting(self, pool: object) -> bool:
+        """Whether it has ended and still holds a worker of a pool, that others wait for."""
+        return self.done() and self._run.pool is pool and self._run.keeps_others_waiting
+
+    def let_go(self) -> None:
+        """Give back the worker that is held, if one is."""
+        if self.done():
+            self._run.let_go()
 
     def _say_end(self) -> None:
         if self._live.can_update or self._told:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from jupyter_pool.engine.comms import CommRoute
+    from jupyter_pool.engine.staying import Stay
 
 __all__ = ["JobOutputs"]
 
@@ -61,23 +62,26 @@ class JobOutputs:
         #: The cells that show it.
         self._cells: list[CellOutlet] = []
         self._pace = Pace()
-        self._comms: CellComms | None = None
+        #: The widgets; None: there is no front end, or nothing is shown.
+        self.comms: CellComms | None = None
+        #: That the worker is to stay for the widgets when the code has ended.
+        self.stay: Stay | None = None
         if self._kernel is not None and not quiet:
             outlet = CellOutlet(self._kernel)
-            self._comms = CellComms(self._kernel, outlet, lambda: self._pace.wait(0))
+            self.comms = CellComms(self._kernel, outlet, lambda: self._pace.wait(0))
         #: Called when there is something new.
         self.changed: Callable[[], None] = _nothing
 
     def connect(self, route: CommRoute) -> bool:
         """Take the comm messages of the request too, if there is a front end for them."""
-        if self._comms is None:
+        if self.comms is None:
             return False
-        self._comms.connect(route)
+        self.comms.connect(route)
         return True
 
     def __call__(self, event: Event) -> None:
         """Take in an event of `OutputCollector.add`, or a comm message."""
-        if self._comms is not None and self._comms.take(event):
+        if self.comms is not None and self.comms.take(event):
             return
         with self._lock:
             self._show_what_is_rich(event)
@@ -86,12 +90,12 @@ class JobOutputs:
 
     def end(self) -> None:
         """The worker serves others now."""
-        if self._comms is not None:
-            self._comms.end()
+        if self.comms is not None:
+            self.comms.end()
 
     def show(self) -> None:
         """Show what is rich in the cell that runs: what there is, and what comes."""
-        if self._comms is None:
+        if self.comms is None:
             return
         with self._lock:
             cell = CellOutlet(self._kernel)
@@ -108,11 +112,11 @@ class JobOutputs:
     # -- what is a display of its own --------------------------------------------------------
 
     def _is_rich(self, output: Event) -> bool:
-        if self._comms is None or output["output_type"] not in ("display_data", "execute_result"):
+        if self.comms is None or output["output_type"] not in ("display_data", "execute_result"):
             return False
         view = output["data"].get(WIDGET_VIEW)
         if view is not None:
-            return isinstance(view, Mapping) and self._comms.knows(view.get("model_id"))
+            return isinstance(view, Mapping) and self.comms.knows(view.get("model_id"))
         return any(
             mime.startswith("application/vnd.") or mime in _OTHERS for mime in output["data"]
         )

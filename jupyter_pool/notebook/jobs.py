@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from IPython.core.error import UsageError
 from jupyter_pool import _reprs
 from jupyter_pool.errors import PoolError
 
+from .holding import how_long
 from .job import Job, Run
 from .live import elapsed
 from .ticker import Ticker
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
+
+    from .hold import Hold
 
 __all__ = ["Job", "Jobs", "JobsTable", "snapshot", "waits_for_background"]
 
@@ -76,6 +80,15 @@ class Jobs:
         """Those that have not ended."""
         return [job for job in self.values() if not job.done()]
 
+    @property
+    def held(self) -> list[Job]:
+        """Those that have ended and hold a worker for their widgets."""
+        return [job for job in self.values() if job.held]
+
+    def count_held(self, pool: object) -> int:
+        """How many workers of a pool they hold which others wait for."""
+        return sum(job.keeps_waiting(pool) for job in self.values())
+
     def find(self, name: str) -> Job:
         """Return a job.
 
@@ -114,14 +127,28 @@ class Jobs:
             )
         return wanted
 
-    def add(self, name: str, run: Run, *, wait: bool = False, quiet: bool = False) -> Job:
+    def let_go(self, name: str, cell: object) -> None:
+        """Job `name` of a cell is to come: an earlier one of either holds no worker any more."""
+        for job in self.values():
+            if job.name == name or (cell is not None and job.cell == cell):
+                job.let_go()
+
+    def add(
+        self,
+        name: str,
+        run: Run,
+        *,
+        cell: object = None,
+        wait: bool = False,
+        quiet: bool = False,
+    ) -> Job:
         """Start a job and show it; the notebook's variable of that name holds it.
 
         With `wait` it is shown when it has ended.
         """
         from jupyter_pool.engine.face import uninterrupted  # loading the magics loads no engine
 
-        job = Job(name, run, self._shell)
+        job = Job(name, run, self._shell, cell)
         self._hook()
         self._jobs.pop(name, None)  # the new one comes last
         self._jobs[name] = job
@@ -156,6 +183,7 @@ class Jobs:
             job.wait(_CANCEL_TIMEOUT)
         self._ticker.close(_CANCEL_TIMEOUT)
         for job in self.values():
+            job.let_go()
             job.close()
         if self._hooked:
             self._hooked = False
@@ -210,14 +238,18 @@ def snapshot() -> list[dict[str, Any]]:
 
 
 class JobsTable:
-    """What `%pool_jobs` shows."""
+    """What `%pool_jobs` shows: jobs, and then the cells that hold a worker, by name."""
 
-    def __init__(self, jobs: Iterable[Job]) -> None:
+    def __init__(self, jobs: Iterable[Job], holds: Mapping[str, Hold]) -> None:
         self._rows = []
         for job in jobs:
             told = job.snapshot()
             part = f"{told['done']} of {told['total']}"
-            self._rows.append((job.name, told["state"], part, elapsed(told["elapsed"])))
+            live = f"live {job.held}" if job.held else ""
+            self._rows.append((job.name, told["state"], part, elapsed(told["elapsed"]), live))
+        for name, hold in holds.items():
+            since = elapsed(time.monotonic() - hold.began)
+            self._rows.append((name, "held", "", since, f"live {how_long(hold.seconds)}"))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -230,5 +262,5 @@ class JobsTable:
         return f"<div>{shown}</div>"
 
 
-_HEADERS = ("job", "state", "done", "elapsed")
+_HEADERS = ("job", "state", "done", "elapsed", "widgets")
 _NO_JOBS = "no jobs; %%pool_exec --bg NAME starts one"

@@ -27,7 +27,7 @@ from .arguments import ExecOptions, parse_exec
 from .asking import input_of
 from .commands import PARSERS
 from .completion import PoolMatcher
-from .holding import Holds
+from .holding import Holds, cell_id
 from .jobs import Jobs
 from .lines import as_numbered_here
 from .parallel import Parallel
@@ -166,8 +166,9 @@ class PoolMagics(Magics):
         inputs = inputs_for(pool, source, options, self._shell, namespaces)
         if numbered:
             code = as_numbered_here(self._shell, pool, code)
-        self.holds.end(self._cell_id())  # run again, it shows the old widgets no more
-        notice = WaitNotice(self._shell, first_use=first_use, held=self.holds.count(pool))
+        self.holds.end(cell_id(self._shell))  # run again, it shows the old widgets no more
+        held = self.holds.count(pool) + self.jobs.count_held(pool)
+        notice = WaitNotice(self._shell, first_use=first_use, held=held)
         say_size(inputs.values)
         try:
             result = self._execute(pool, code, options, outputs, inputs, relay, notice)
@@ -218,7 +219,8 @@ class PoolMagics(Magics):
                 hold.begin(notice)
             result = self._try(execute, code, options, outputs, inputs, relay, given)
             if hold is not None and options.hold is not None and result.error is None:
-                self.holds.add(self._cell_id(), hold)
+                name = f"In[{self._shell.displayhook.prompt_count}]"
+                self.holds.add(cell_id(self._shell), hold, name)
                 hold.keep(options.hold)
                 held = True
         finally:
@@ -263,11 +265,6 @@ class PoolMagics(Magics):
                 # Raised before anything is queued, so trying again repeats nothing.
                 if not inputs.leave_out(error):
                     raise
-
-    def _cell_id(self) -> object:
-        """Which cell runs, if the front end says so."""
-        kernel = getattr(self._shell, "kernel", None)
-        return kernel and (kernel.get_parent().get("metadata") or {}).get("cellId")
 
     def _fail(
         self,

@@ -13,6 +13,7 @@ from IPython.core.error import UsageError
 from jupyter_pool.errors import ExecutionError, InvalidRequest, PoolError, SerializationError
 
 from .cell_run import CellRun
+from .holding import cell_id
 from .items import Item, item_seed, make_items
 from .job_outputs import JobOutputs
 from .jobs import Job, Jobs, waits_for_background
@@ -114,16 +115,24 @@ class Parallel:
                     inputs.forget_values()
                     return future
 
+        from .hold import JobHold  # with the engine, which loading does without
+
+        taken_by = JobOutputs(self._shell, quiet=options.quiet)
+        hold = JobHold(pool, taken_by, options.hold)
+        taken_by.stay = hold.stay
         run = CellRun(
             pool,
             submit,
             value=value,
             variables=options.outputs,
             save_as=options.save_as,
-            outputs=JobOutputs(self._shell, quiet=options.quiet),
+            outputs=taken_by,
             explain=partial(self._explain, inputs),
+            hold=hold,
         )
-        job = self._jobs.add(name, run, wait=wait, quiet=options.quiet or not show)
+        cell = cell_id(self._shell)
+        self._jobs.let_go(name, cell)
+        job = self._jobs.add(name, run, cell=cell, wait=wait, quiet=options.quiet or not show)
         if wait and options.raise_error:
             job.result()
         return job

@@ -248,6 +248,8 @@ class SweepRun:
     """
 
     kind: Kind = "each"
+    #: It holds no worker when it has ended.
+    held, keeps_others_waiting = "", False
 
     def __init__(
         self,
@@ -276,6 +278,9 @@ class SweepRun:
         self._flying: dict[int, PoolFuture[ExecutionResult]] = {}
 
     # -- what a `Job` asks -------------------------------------------------------------------
+
+    def let_go(self) -> bool:
+        return False
 
     @property
     def state(self) -> State:

@@ -57,7 +57,7 @@ class Ticker:
                 with self._lock:
                     if following is None:
                         self._jobs.pop(job, None)
-                    elif job.done():
+                    elif job.is_due_to_end:
                         self._jobs[job] = 0.0  # it ended meanwhile
                     else:
                         self._jobs[job] = job.due() if job.stale else following

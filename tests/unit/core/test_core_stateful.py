@@ -10,6 +10,8 @@ against it:
 - a process of one's own has served nobody before, and serves nobody after
 - nobody in line waits while a worker idles; for those set aside a start is under way or due
 - a cancelled waiter never gets a worker
+- a request may leave its worker to a lease; one on sufferance is over as soon as somebody in line would
+  have to wait, or as its worker is wanted for something else, and not without a reason
 - who rides along is next in line, and only what is known to be quick rides; what its worker has not
   begun is given back whole, in order, and runs elsewhere; what it has begun is never run again unasked
 - no deadline acts early, and none is overlooked
@@ -50,6 +52,7 @@ from jupyter_pool.core import (
     Interrupt,
     InterruptDelivered,
     MemoryExceeded,
+    Occupied,
     Outcome,
     PoolCore,
     PoolState,
@@ -115,6 +118,8 @@ class SimRequest:
     refused: bool = False
     """Its worker refused it, and it was not dispatched again yet."""
     runs: list[str] = field(default_factory=list)
+    on_sufferance: bool = False
+    occupied: bool = False
 
 
 @dataclass
@@ -195,12 +200,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.queue: OrderedDict[str, list[str]] = OrderedDict()
         self.aside: list[str] = []
         self.last_lease = "never"
+        self.wish: bool | None = None  # who is done next keeps its worker: on sufferance, or firmly
         self.due: list[Any] = []  # what the engine tells the core as soon as it listens again
         self.quick: set[str] = set()
         self.rides = 0
         self.ids = 0
         self.degraded = self.closing = self.cancel_queued = self.closed = False
         self.breaker = Breaker.CLOSED
+        self.settling = False
         self.trusted = False  # a start was proved a success, and the pool was not degraded since
         self.failures = 0  # workers lost or stopped since then
 
@@ -234,7 +241,7 @@ class PoolMachine(RuleBasedStateMachine):
     def storm(self, seed: int, steps: int) -> None:
         pick = random.Random(seed).choice
         acts = [self.work] * 10 + [self.ask] * 4 + [self.let_time_pass] * 3
-        acts += [self.give_up_one, self.make_trouble, self.ask_for_many]
+        acts += [self.give_up_one, self.make_trouble, self.ask_for_many, self.use_what_was_left]
         for _ in range(steps):
             if not self.closed:
                 pick(acts)(pick)
@@ -248,8 +255,11 @@ class PoolMachine(RuleBasedStateMachine):
             if not self.closed:
                 if pick([True, False, False, False]):
                     pick([self.ask, self.ask, self.ask, self.ask_for_many])(pick)
-                else:
+                elif pick([True] * 9 + [False]):
+                    self.wish = pick([None, None, True])
                     self.work_well()
+                else:
+                    self.use_what_was_left(pick)
                 self.everything_holds()
 
     # --- what users do -------------------------------------------------------------------------
@@ -277,7 +287,8 @@ class PoolMachine(RuleBasedStateMachine):
         if request.lease:
             self.last_lease = request.id
         full = 0 < self.config.max_waiting <= len(self.line())
-        at_once = self.core.counts()[WorkerState.IDLE] and request.isolation != "process"
+        free = self.core.counts()[WorkerState.IDLE] or self.lingering(occupied=False)
+        at_once = free and request.isolation != "process"
         refused = self.closing or (full and not at_once)
         if not refused:
             self.queue.setdefault(request.group, []).append(request.id)
@@ -329,6 +340,25 @@ class PoolMachine(RuleBasedStateMachine):
             begun = request.id in worker.riders
             assert request.interrupted or begun or worker.state == "stopping"
 
+    def lingering(self, *, occupied: bool) -> list[SimRequest]:
+        """The leases on sufferance that hold their worker."""
+        return [
+            request
+            for request in self.live.values()
+            if request.on_sufferance
+            and request.occupied is occupied
+            and self.workers[request.worker or 0].state == "up"
+        ]
+
+    def use_what_was_left(self, pick: Pick) -> None:
+        """The holder of a lease on sufferance has its worker do something, or that is done."""
+        self.handle(Tick())
+        leases = [request for request in self.live.values() if request.on_sufferance]
+        if leases:
+            lease = pick(leases)
+            lease.occupied = not lease.occupied
+            assert self.send(Occupied(lease.id, lease.occupied)) == []
+
     def unwant(self, request_id: str) -> None:
         if request := self.live.get(request_id):
             request.unwanted = True
@@ -343,6 +373,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.handle(Tick())
         if duties := [duty for worker in self.workers.values() for duty in self.duties(worker)]:
             worker, do = pick(duties)
+            self.wish = pick([None, None, True, False])
             do(worker, recycle=pick([None] * 9 + ["unknown threads"]))
 
     def duties(self, worker: SimWorker) -> list[tuple[SimWorker, Callable[..., None]]]:
@@ -387,8 +418,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     def reply(self, worker: SimWorker, recycle: str | None = None) -> None:
         request = self.live[worker.request or ""]
+        lease = self.wish_to_keep(worker, recycle)
+        event = RequestDone(
+            worker.id, request.id, recycle, lease and lease.id, bool(lease and lease.on_sufferance)
+        )
         if worker.state == "stopping":
-            assert self.send(RequestDone(worker.id, request.id, recycle)) == []
+            ended = [] if lease is None else [Finish(lease.id, Outcome.DONE, None)]
+            assert self.send(event) == ended
             return
         request.started = request.done = True
         worker.begun = max(worker.begun, 1) - 1
@@ -397,10 +433,41 @@ class PoolMachine(RuleBasedStateMachine):
         worker.free_since = self.now
         if not worker.interrupt_on_its_way:
             worker.interrupted_at = None
-        commands = self.send(RequestDone(worker.id, request.id, recycle))
+        if lease is not None and not request.in_lease:
+            worker.lease = lease.id
+        commands = self.send(event)
+        assert lease is None or (lease.id in self.finished) is lease.done
         finish = self.finished[request.id]
         assert finish in commands
         assert (finish.outcome is Outcome.DONE) is (not request.interrupted)
+
+    def wish_to_keep(self, worker: SimWorker, recycle: str | None) -> SimRequest | None:
+        """What a request leaves behind; it is done already if its worker cannot stay."""
+        wish, self.wish = self.wish, None
+        if wish is None:
+            return None
+        self.ids += 1
+        lease = SimRequest(f"r{self.ids}", lease=True, on_sufferance=wish)
+        self.live[lease.id] = lease
+        if worker.state == "stopping":
+            lease.done = True
+            return lease
+        request, record = self.live[worker.request or ""], self.core.workers[worker.id]
+        lease.worker, lease.dispatched = worker.id, True
+        lease.group, lease.isolation = request.group, request.isolation
+        stays = not (self.closing or request.interrupted or request.in_lease or worker.riders)
+        if wish:
+            most = self.config.max_tasks
+            stays = stays and not (self.line() or recycle or record.retire or worker.lacks)
+            stays = stays and not record.overflow and (most is None or worker.served + 1 < most)
+        lease.done = not stays
+        return lease
+
+    def is_needed(self, worker: SimWorker) -> bool:
+        """There is a reason to end a lease on sufferance."""
+        smaller = isinstance(self.event, Resize)
+        retired = self.core.workers[worker.id].retire is not None
+        return bool(self.line() or self.closing or smaller or retired or worker.lacks)
 
     def reply_all(self, worker: SimWorker, recycle: str | None = None) -> None:
         """All that it has begun, and what it has then."""
@@ -585,17 +652,19 @@ class PoolMachine(RuleBasedStateMachine):
         self.send(Resize(size, overflow))
 
     def drain(self, pick: Pick) -> None:
-        free = [w for w in self.workers.values() if not w.at_work]
+        left = {request.worker for request in self.live.values() if request.on_sufferance}
+        free = [w for w in self.workers.values() if not w.at_work or w.id in left]
         self.send(Drain())
         assert all(worker.state == "stopping" for worker in free)
 
     def set_up(self, pick: Pick) -> None:
         """From here on no worker serves anybody new before it has run it."""
         free = []
+        left = {request.worker for request in self.live.values() if request.on_sufferance}
         for worker in self.workers.values():
             if worker.state == "up":
                 worker.lacks += 1
-                free += [] if worker.at_work else [worker]
+                free += [] if worker.at_work and worker.id not in left else [worker]
         self.send(SetUpAll())
         assert all(w.state == "stopping" or w.setting_up_at is not None for w in free)
 
@@ -626,6 +695,7 @@ class PoolMachine(RuleBasedStateMachine):
             RequestDone(worker_id, request_id),
             RequestRefused(worker_id, request_id, "late"),
             MemoryExceeded(worker_id, "never", "late"),
+            Occupied(request_id if request_id in self.finished else "never", True),
         ]
         if worker is None:
             noise += [
@@ -873,8 +943,9 @@ class PoolMachine(RuleBasedStateMachine):
             if worker.lease == request.id:
                 worker.lease = None
                 worker.free_since = self.now
-                if worker.request is not None:
-                    self.live[worker.request].unwanted = True
+                run = self.live.get(worker.request or "")
+                if run is not None and run.in_lease == request.id:
+                    run.unwanted = True
 
     def explain(self, command: Finish, request: SimRequest) -> None:
         """An outcome is a request's own, or that of the lease it waited in."""
@@ -882,7 +953,9 @@ class PoolMachine(RuleBasedStateMachine):
         lost = request.worker in self.gone
         match command.outcome:
             case Outcome.DONE:
-                assert request.done
+                worker = self.workers.get(request.worker or 0)
+                given_up = request.on_sufferance and worker and self.is_needed(worker)
+                assert request.done or given_up
                 assert not request.interrupted
             case Outcome.CHECKOUT_TIMEOUT if not waited_in_lease:
                 assert not request.dispatched
@@ -999,13 +1072,18 @@ class PoolMachine(RuleBasedStateMachine):
         serving, capacity = sum(counts[state] for state in SERVING), self.core.config.capacity
         idle = [w for w in self.core.workers.values() if w.state is WorkerState.IDLE]
         assert not counts[WorkerState.STANDBY] or serving >= capacity
+        left, occupied = self.lingering(occupied=False), self.lingering(occupied=True)
         if self.queue:
             assert not idle
+            assert not left
+            assert not occupied or counts[WorkerState.RESETTING] >= sum(
+                map(len, self.queue.values())
+            )
         # Those set aside may wait while used workers idle, but not while others do; and used ones
         # have made way for starts, unless starts fail.
         assert not any(worker.pristine for worker in idle)
-        assert not counts[WorkerState.STANDBY] or not idle
-        if self.aside and idle and not self.degraded:
+        assert not counts[WorkerState.STANDBY] or not (idle or (self.aside and left))
+        if self.aside and (idle or left) and not self.degraded:
             reserve = 0 if self.closing else self.core.config.reserve
             to_be_filled = capacity - serving + reserve - counts[WorkerState.STANDBY]
             assert len(self.aside) <= to_be_filled
@@ -1030,6 +1108,7 @@ class PoolMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "core"):
             return
+        self.settling, self.wish = True, None
         if not self.closing:
             self.send(Start())
             self.settle(self.is_whole)
@@ -1061,9 +1140,10 @@ class PoolMachine(RuleBasedStateMachine):
                 _, do = duties[-1]
                 do(worker)
                 return True
-            if worker.lease:
-                self.unwant(worker.lease)
-                self.send(ReturnLease(worker.lease))
+            lease = self.live.get(worker.lease or "")
+            if lease and (self.settling or not lease.on_sufferance):
+                self.unwant(lease.id)
+                self.send(ReturnLease(lease.id))
                 return True
         return False
 
