@@ -6,10 +6,13 @@ import queue
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jupyter_pool.handles import Stored
+from jupyter_pool.errors import SerializationError
+from jupyter_pool.handles import Puts, Stored
+from jupyter_pool.serialize import pack
 from jupyter_pool.shared import Segment, SharedMemory
 
 from .request import Request
@@ -22,6 +25,39 @@ if TYPE_CHECKING:
 
 #: What mostly is to be said of frames.
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def pack_lasting(
+    values: Mapping[str, Any], what: str, context: Mapping[str, Any], puts: Puts | None
+) -> tuple[list[Any], tuple[Stored, ...]]:
+    """Pickle what will be sent to many workers, as it is now; and what was put that it needs.
+
+    Parameters
+    ----------
+    what
+        What an error calls it.
+    context
+        Goes into the error's.
+    puts
+        None: it cannot have handles in it yet.
+
+    Raises
+    ------
+    SerializationError
+        It cannot be pickled.
+    """
+    packing: AbstractContextManager[dict[str, Stored]]
+    packing = nullcontext({}) if puts is None else puts.needed()
+    try:
+        with packing as needed:
+            frames = pack(values, snapshot=True)
+    except SerializationError as error:
+        reason = error.context.get("reason", error.message)
+        raise SerializationError(
+            f"{what} cannot be sent to another process: {reason}",
+            context={**context, "reason": reason},
+        ) from error
+    return frames, tuple(needed.values())
 
 
 class Outbox:

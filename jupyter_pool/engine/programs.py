@@ -25,6 +25,7 @@ from jupyter_pool.results import ProgramInfo, ProgramResult
 from jupyter_pool.serialize import check_names, pack
 
 from .calls import make_request
+from .data import pack_lasting
 from .request import Completion, Request, Sink
 from .settle import settle
 from .signatures import Inputs, close_to
@@ -217,15 +218,12 @@ def make_program(
     taken = Inputs.of_callable(program, inputs)
     if description is None:
         description = _summary(program)
-    with driver.puts.needed() as needed:
-        try:
-            frames = pack({"program": program}, snapshot=True)
-        except SerializationError as error:
-            reason = error.context.get("reason", error.message)
-            raise SerializationError(
-                f"the program {program_id!r} cannot be sent to another process: {reason}",
-                context={"program_id": program_id, "reason": reason},
-            ) from error
+    frames, needed = pack_lasting(
+        {"program": program},
+        f"the program {program_id!r}",
+        {"program_id": program_id},
+        driver.puts,
+    )
     size = sum(map(size_of, frames))
     name = f"{digest(frames)}-{next(_serials)}"
     handle = driver.puts.keep(driver.share(frames))
@@ -235,7 +233,7 @@ def make_program(
         names,
         description,
         stored=handle.take(driver.puts),
-        puts=tuple(needed.values()),
+        puts=needed,
         sources=Sources(codes_of(program)),
         name=name,
         size=size,

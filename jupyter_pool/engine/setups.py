@@ -28,13 +28,12 @@ from jupyter_pool.errors import (
     InvalidRequest,
     PoolError,
     PoolNotAvailable,
-    SerializationError,
     WorkerStartError,
 )
 from jupyter_pool.handles import Puts
 from jupyter_pool.provisioning.processes import describe_exit
-from jupyter_pool.serialize import pack
 
+from .data import pack_lasting
 from .sources import Sources, codes_of
 
 if TYPE_CHECKING:
@@ -102,20 +101,8 @@ def pack_setup(setup: SetupCode, puts: Puts | None = None) -> Setup:
     if not callable(setup):
         raise InvalidRequest(f"setup takes code or a function, not {type(setup).__name__}")
     name = getattr(setup, "__qualname__", None) or type(setup).__qualname__
-    needed: dict[str, Stored] = {}
-    try:
-        if puts is None:
-            frames = pack({"function": setup}, snapshot=True)
-        else:
-            with puts.needed() as needed:
-                frames = pack({"function": setup}, snapshot=True)
-    except SerializationError as error:
-        reason = error.context.get("reason", error.message)
-        raise SerializationError(
-            f"the setup {name} cannot be sent to another process: {reason}",
-            context={"setup": name, "reason": reason},
-        ) from error
-    return Setup(name, frames=frames, puts=tuple(needed.values()), sources=Sources(codes_of(setup)))
+    frames, needed = pack_lasting({"function": setup}, f"the setup {name}", {"setup": name}, puts)
+    return Setup(name, frames=frames, puts=needed, sources=Sources(codes_of(setup)))
 
 
 class Setups:

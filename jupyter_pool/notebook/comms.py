@@ -339,6 +339,7 @@ class CellComms:
             self._in_flight = None
             for waiting in unanswered:
                 self._in_vain(waiting)
+            self._registry.ended(self)
 
     def _in_vain(self, waiting: _Waiting) -> None:
         if not waiting.is_somebodys:

@@ -25,6 +25,7 @@ from IPython.core.error import UsageError
 from jupyter_pool import _reprs
 from jupyter_pool.errors import PoolError
 
+from .batch import runs_in_batch
 from .holding import how_long
 from .job import Job, Run
 from .live import elapsed
@@ -48,15 +49,19 @@ _VARIABLE = "JUPYTER_POOL_BG"
 def waits_for_background() -> bool:
     """Whether background cells are waited for, as runners of notebooks want it.
 
+    As the variable says; without it, by who has started this kernel.
+
     Raises
     ------
     UsageError
         The variable has a value that means nothing.
     """
     value = os.environ.get(_VARIABLE, "")
-    if value not in ("", "wait"):
-        raise UsageError(f"{_VARIABLE}={value!r} is not possible: it takes wait, or nothing")
-    return value == "wait"
+    if value not in ("", "wait", "return"):
+        raise UsageError(
+            f"{_VARIABLE}={value!r} is not possible: it takes wait, return, or nothing"
+        )
+    return runs_in_batch() if not value else value == "wait"
 
 
 class Jobs:

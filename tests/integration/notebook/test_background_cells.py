@@ -282,7 +282,7 @@ def test_runners_of_notebooks_wait_for_background_cells(waiting_notebook: Notebo
     assert notebook.run("%%pool_exec --bg bad\n1/0").reply["ename"] == "ExecutionError"
     notebook.ok("%%pool_exec --bg bad --no-raise-error\n1/0")
     notebook.ok("import os\nos.environ['JUPYTER_POOL_BG'] = 'no'")
-    assert "it takes wait" in notebook.run("%%pool_exec --bg x\n1").stream("stderr")
+    assert "it takes wait, return" in notebook.run("%%pool_exec --bg x\n1").stream("stderr")
 
 
 def test_a_restart_of_the_kernel_ends_its_jobs(fresh_notebook: Notebook, tmp_path: Path) -> None:

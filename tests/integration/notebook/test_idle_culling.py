@@ -100,27 +100,52 @@ def server(tmp_path: Path) -> Iterator[Server]:
         server.close()
 
 
-def test_a_kernel_is_kept_while_a_job_runs_and_not_longer(server: Server, tmp_path: Path) -> None:
-    kernel = server.ask("kernels", "POST")["id"]
+def start(server: Server, *cells: str, greeted: bool = False) -> str:
+    """Start a kernel, run cells there, and leave it: its id. `greeted`: a panel has been there."""
+    kernel = str(server.ask("kernels", "POST")["id"])
     client = BlockingKernelClient()
     client.load_connection_file(os.path.join(jupyter_runtime_dir(), f"kernel-{kernel}.json"))
     client.start_channels(hb=False)  # a slow machine's heart may miss a beat
     try:
-        gate = os.fspath(tmp_path / "go on")
-        for code in (
-            "%load_ext jupyter_pool",
-            "%pool_start --size 1;",
-            # It prints nothing, and nobody is connected.
-            f"%%pool_exec -q --bg quiet\nimport os, time\nwhile not os.path.exists({gate!r}): time.sleep(0.01)",
-        ):
+        for code in ("%load_ext jupyter_pool", "%pool_start --size 1;", *cells):
             request = client.execute(code)
             reply = client.get_shell_msg(timeout=60)
             assert reply["parent_header"]["msg_id"] == request
             assert reply["content"]["status"] == "ok"
+        if greeted:
+            client.control_channel.send(client.session.msg("pool_hello", {"v": 1}))
+            hello = client.get_control_msg(timeout=60)
+            assert hello["msg_type"] == "pool_hello_reply"
+            assert hello["content"]["pools"] == ["default"]
     finally:
         client.stop_channels()
         ensure_event_loop().close()
+    return kernel
+
+
+def is_culled(server: Server, kernel: str) -> None:
+    eventually(lambda: server.last_activity(kernel) == 0, "it is culled", within=60)
+
+
+@pytest.mark.parametrize("greeted", [False, True], ids=["alone", "with a panel"])
+def test_a_kernel_is_kept_while_a_job_runs_and_not_longer(
+    server: Server, tmp_path: Path, greeted: bool
+) -> None:
+    gate = os.fspath(tmp_path / "go on")
+    # It prints nothing, and nobody is connected.
+    job = f"import os, time\nwhile not os.path.exists({gate!r}): time.sleep(0.01)"
+    kernel = start(server, f"%%pool_exec -q --bg quiet\n{job}", greeted=greeted)
     began = server.last_activity(kernel)
     eventually(lambda: server.last_activity(kernel) > began + 1.5 * IDLE, "it lives on", within=60)
     (tmp_path / "go on").touch()
-    eventually(lambda: server.last_activity(kernel) == 0, "it is culled", within=60)
+    is_culled(server, kernel)
+
+
+def test_a_kernel_whose_pool_is_idle_is_culled_also_with_a_panel(server: Server) -> None:
+    is_culled(server, start(server, greeted=True))
+
+
+@pytest.mark.parametrize("hold", ["", "--hold none"], ids=["on sufferance", "without limit"])
+def test_widgets_that_a_job_has_left_do_not_keep_a_kernel(server: Server, hold: str) -> None:
+    code = f"%%pool_exec --bg train {hold}\nimport ipywidgets\ndisplay(ipywidgets.IntSlider())"
+    is_culled(server, start(server, code, "%pool_wait train", "assert train.held"))

@@ -361,6 +361,27 @@ def test_a_cell_that_awaits_is_answered_without_hold(lab: FrontEnd) -> None:
     assert not any("moved on" in text(m) for m in run.messages)
 
 
+def test_widgets_are_answered_while_another_cell_captures_its_output(
+    lab: FrontEnd, tmp_path: Path
+) -> None:
+    run = lab.run(f"%%pool_exec --hold 1h\n{SLIDER}")
+    slider, label = opened(run, "IntSliderModel"), opened(run, "LabelModel")
+    gate = str(tmp_path / "gate")
+    with lab.subshell() as subshell:
+        cell = lab.notebook.send(
+            "%%capture caught\nimport os, sys, time\nsys.__stdout__.flush()\n"
+            f"open({gate + ' began'!r}, 'w').close()\n"
+            f"while not os.path.exists({gate!r}): time.sleep(0.01)\nprint('mine')"
+        )
+        eventually(lambda: os.path.exists(f"{gate} began"), "it captures")
+        update = {"method": "update", "state": {"value": 8}, "buffer_paths": []}
+        lab.send(slider, update, subshell_id=subshell)
+        lab.until_state(label, value="got 8")
+        Path(gate).touch()
+        assert lab.notebook.result(cell).status == "ok"
+    assert lab.run("caught.stdout, caught.stderr, caught.outputs").text == r"('mine\n', '', [])"
+
+
 def test_a_callback_updates_the_display_of_its_own_cell(lab: FrontEnd) -> None:
     code = (
         "%%pool_exec --hold 1h\nimport ipywidgets\nbutton = ipywidgets.Button()\n"
@@ -577,6 +598,32 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_states_of_cells_that_ended_long_ago_are_let_go(fresh_notebook: Notebook) -> None:
+    lab = FrontEnd(fresh_notebook)
+    lab.run("%pool_start --size 2;")
+    held = lab.run(f"%%pool_exec --hold none\n{SLIDER}")
+    cell = "import ipywidgets\nipywidgets.IntSlider()"
+    lab.run(
+        "from jupyter_pool.notebook import registry\nshell = get_ipython()\n"
+        f"for _ in range(1000): shell.run_cell_magic('pool_exec', '--in none', {cell!r})"
+    )
+    # Each has made a slider, its layout and its style.
+    count = "len(registry.registry_of(shell.kernel).comms)"
+    assert lab.run(f"registry.MOST_COMMS - 3 <= {count} - 6 <= registry.MOST_COMMS").text == "True"
+    known = lab.ask("comm_info_request", {"target_name": "jupyter.widget"})["comms"]
+    slider, label = opened(held, "IntSliderModel"), opened(held, "LabelModel")
+    assert {slider, label} <= known.keys()
+    lab.set(slider, value=3)
+    lab.until_state(label, value="got 3")
+    last = lab.run(f"%%pool_exec\n{cell}")
+    assert opened(last, "IntSliderModel") in lab.states()
+    # By their size too.
+    for _ in range(3):
+        lab.run("%%pool_exec\nimport ipywidgets\nipywidgets.HTML('x' * 18_000_000)")
+    assert lab.run(f"{count} - 6").text == "6"  # two of the three
+    assert opened(last, "IntSliderModel") not in lab.states()
 
 
 def test_unloading_takes_every_comm_away(own: FrontEnd) -> None:
