@@ -100,10 +100,10 @@ class PoolFace(Listening):
             state = repr(self._driver.core)
         return f"<{type(self).__name__} {self.name!r}: {state}>"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from jupyter_pool.notebook.monitor import mimebundle  # needs IPython, as whoever asks has
+    def _ipython_display_(self) -> None:
+        from jupyter_pool.notebook.monitor import display  # needs IPython, as whoever asks has
 
-        return mimebundle(self)
+        display(self)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # In a worker, calls of a call would wait for the workers that wait for them.

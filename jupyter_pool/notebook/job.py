@@ -274,12 +274,7 @@ class Job:
             return self._due
         self.stale = False  # from here on it may change again
         began = time.thread_time()
-        if over or self._live.can_update:
-            bundle = self.bundle()
-            self._live.update(bundle, last=over)
-            length = sum(map(len, bundle.values()))
-        else:
-            length = 0
+        length = self._live.update(self.bundle(), last=over) if self._live.can_update else 0
         pause = max(
             _LEAST_PAUSE,
             length / _CHARACTERS_A_SECOND,

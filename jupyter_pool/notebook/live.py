@@ -1,20 +1,23 @@
 """A display that goes on changing after its cell has ended.
 
 An update reaches every place where it was shown: front ends find them by the widget's model, or by the
-display's id, which a page that is loaded anew does not know any more. It is sent past the shell's own publisher, by whichever thread has something to tell, with the
-header of the cell that showed it first. So it never lands in the cell that runs meanwhile, nor in
-its ``%%capture``; and a Jupyter server takes it for a sign of life of the kernel, as it takes
-everything that a cell has caused (`MappingKernelManager.start_watching_activity`, jupyter_server 2).
+display's id, which a page that is loaded anew does not know any more (see `places`). It is sent past
+the shell's own publisher, by whichever thread has something to tell, with the header of the cell that
+showed it. So it never lands in the cell that runs meanwhile, nor in its ``%%capture``; and a Jupyter
+server takes it for a sign of life of the kernel, as it takes everything that a cell has caused
+(`MappingKernelManager.start_watching_activity`, jupyter_server 2).
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from jupyter_pool import _reprs
+
+from .places import Place
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -51,17 +54,20 @@ _MUTED = "var(--jp-content-font-color2, gray)"
 class LiveDisplay:
     """Shows a bundle, and updates it from any thread.
 
-    Until its last update it is a widget, whose model is in this kernel, so a page that is loaded
-    anew finds it. Then it becomes HTML, which notebooks store and which needs no kernel. In a shell
-    without a kernel nothing can change what was printed: there `show` prints the text and `update`
-    does nothing.
+    Until its last update it is a widget where widgets are shown: its model is in this kernel, so a
+    page that is loaded anew finds it. Then it becomes HTML, which notebooks store and which needs no
+    kernel; elsewhere it is HTML from the start. In a shell without a kernel nothing can change what
+    was printed: there `show` prints the text and `update` does nothing.
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self.display_id = uuid4().hex
         self._kernel: Any = getattr(shell, "kernel", None)
+        #: The cell that made it, for whose sake the widget changes.
         self._parent = self._kernel.get_parent() if self._kernel is not None else {}
+        self._lock = threading.RLock()
+        self._places: list[Place] = []
+        self._last: Bundle | None = None
         self._widget: Any = None
 
     @property
@@ -74,48 +80,75 @@ class LiveDisplay:
         if self._kernel is None:
             print(bundle["text/plain"])  # noqa: T201 - to the terminal
             return
-        data: dict[str, Any] = dict(bundle)
-        if not last:
-            if self._widget is None:
-                self._widget = _html_widget(bundle)
-            view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
-            data[WIDGET_VIEW] = view
-        self._shell.display_pub.publish(
-            data, {}, transient={"display_id": self.display_id}, update=False
-        )
+        place = Place(self._shell, "ipywidgets", needs_widget=False)
+        with self._lock:
+            if self._last is not None and not last:
+                bundle, last = self._last, True  # it has come since the bundle was made
+            if not last and place.takes_widget and self._widget is None:
+                self._make_widget(bundle)
+            self._places.append(place)
+            place.show(bundle if last else self._data(bundle, place))
 
-    def update(self, bundle: Bundle, *, last: bool) -> None:
-        """Show this instead, wherever it was shown."""
+    def update(self, bundle: Bundle, *, last: bool) -> int:
+        """Show this instead, wherever it was shown; returns how many characters that took."""
         if self._kernel is None:
-            return
-        widget = self._widget
-        if widget is not None and widget.comm is not None:
-            # Past traitlets and ipywidgets, whose locks are not made for a second thread.
-            value = widget._trait_values["value"] = _wrapped(bundle)
-            data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
-            content = {"comm_id": widget.comm.comm_id, "data": data}
-            self._send("comm_msg", content, widget.comm.topic)
-        if last or widget is None:
-            content = {"data": bundle, "metadata": {}, "transient": {"display_id": self.display_id}}
-            self._send("update_display_data", content, b"update_display_data")
+            return 0
+        with self._lock:
+            sent = self._update_widget(bundle)
+            if last:
+                self._last = bundle
+            for place in self._places:
+                if last or place.wants_updates():
+                    place.update(bundle if last else self._data(bundle, place))
+                    sent += sum(map(len, bundle.values()))
+            return sent
 
     def close(self) -> None:
         """Leave no widget behind. Pages that show one, as they were loaded anew, show it no more."""
+        self._places.clear()
         widget, self._widget = self._widget, None
         if widget is not None:
             for one in (widget, widget.layout, widget.style):
                 one.close()
 
-    def _send(self, kind: str, content: dict[str, Any], topic: bytes) -> None:
+    def _data(self, bundle: Bundle, place: Place) -> dict[str, Any]:
+        if not place.takes_widget:
+            return dict(bundle)
+        view = {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}
+        return {**bundle, WIDGET_VIEW: view}
+
+    def _make_widget(self, bundle: Bundle) -> None:
+        self._widget = _html_widget(bundle)
+        # ipywidgets keeps count of the views, if asked to.
+        self._widget.observe(lambda _: self._tell(Place.has_view), "_view_count")
+        self._widget.comm.on_close(lambda _: self._tell(Place.has_no_view))
+
+    def _tell(self, sign: Callable[[Place], None]) -> None:
+        for place in [*self._places]:
+            sign(place)
+
+    def _update_widget(self, bundle: Bundle) -> int:
+        widget = self._widget
+        if widget is None or widget.comm is None:
+            return 0
+        # Past traitlets and ipywidgets, whose locks are not made for a second thread.
+        value = widget._trait_values["value"] = _wrapped(bundle)
+        data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
+        content = {"comm_id": widget.comm.comm_id, "data": data}
         self._kernel.session.send(
-            self._kernel.iopub_socket, kind, content, parent=self._parent, ident=topic
+            self._kernel.iopub_socket,
+            "comm_msg",
+            content,
+            parent=self._parent,
+            ident=widget.comm.topic,
         )
+        return len(value)
 
 
 def _html_widget(bundle: Bundle) -> Any:
     from ipywidgets import HTML, Layout  # not before there is a job
 
-    return HTML(value=_wrapped(bundle), layout=Layout(width="100%", margin="0"))
+    return HTML(value=_wrapped(bundle), layout=Layout(width="100%", margin="0"), _view_count=0)
 
 
 def _wrapped(bundle: Bundle) -> str:

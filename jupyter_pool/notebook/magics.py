@@ -367,4 +367,7 @@ def unload(shell: InteractiveShell) -> None:
         magics.jobs.unload()
         magics.holds.end_all()
         magics.pools.unload()
+    monitor = sys.modules.get("jupyter_pool.notebook.monitor")
+    if monitor is not None:
+        monitor.unhook()
     close_registry()

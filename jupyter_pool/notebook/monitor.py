@@ -8,11 +8,12 @@ other messages, which wait while the notebook's own kernel is busy.
 from __future__ import annotations
 
 import logging
+import time
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.engine.log import LOGGER
@@ -23,16 +24,17 @@ from . import feed
 from .feed import Feed, State
 from .orders import carry_out
 from .picture import picture
+from .pictures import Pictures
+from .places import Place, front_end
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from jupyter_pool.engine.face import PoolFace
 
-__all__ = ["HtmlMonitor", "mimebundle", "publish", "show", "widget_class"]
+__all__ = ["HtmlMonitor", "display", "publish", "show", "unhook", "widget_class"]
 
 _STATIC = Path(__file__).with_name("static")
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def show(
@@ -56,23 +58,40 @@ def show(
     source = Feed(name, PoolConfig.build().size)
     if not has_kernel(shell):
         return Text(source.whole())
-    if html:
+    if html or is_run(shell):
         HtmlMonitor(shell, source).display()
         return None
     return widget_class()(source, start)
 
 
-def mimebundle(pool: PoolFace) -> dict[str, Any]:
-    """What a pool shows of itself: its monitor in a notebook, its repr elsewhere."""
-    plain = {"text/plain": repr(pool)}
+def display(pool: PoolFace) -> None:
+    """Show a pool's monitor below the cell that runs.
+
+    Raises
+    ------
+    NotImplementedError
+        There is no notebook, or the view was not built: IPython shows the pool's repr then.
+    """
     shell = _shell()
     if shell is None or not has_kernel(shell) or not _is_built():
-        return plain
-    name = pool.name
-    data: dict[str, Any] = widget_class()(Feed(lambda: name, pool.config.size))._repr_mimebundle_()[
-        0
-    ]
-    return {**data, **plain}
+        raise NotImplementedError
+    name, seen = pool.name, weakref.ref(pool)
+
+    def text() -> str:
+        there = seen()  # its picture does not keep a pool from being forgotten
+        return repr(there) if there is not None else f"<{name!r}: closed>"
+
+    source = Feed(lambda: name, pool.config.size)
+    if is_run(shell):
+        HtmlMonitor(shell, source, text).display()
+    else:
+        widget_class()(source, None, text)._ipython_display_()
+
+
+def is_run(shell: InteractiveShell) -> bool:
+    """Whether the notebook is run with nobody there to look, so that its outputs are all there is."""
+    kernel: Any = getattr(shell, "kernel")  # noqa: B009 - not every shell has one
+    return front_end(kernel.get_parent()) == "runner"
 
 
 def has_kernel(shell: InteractiveShell) -> bool:
@@ -110,63 +129,60 @@ def publish(kernel: Any, kind: str, content: dict[str, Any], parent: Any, ident:
 
 
 class HtmlMonitor:
-    """HTML and SVG under a display id, replaced from the publisher's thread."""
+    """HTML and SVG under a display id, replaced from the publisher's thread.
 
-    #: How many snapshots make a second.
-    _EVERY = round(1 / feed.INTERVAL)
+    Where a notebook is run without anybody looking, also at the end of each cell: what comes later,
+    its runner may not wait for.
+    """
 
-    def __init__(self, shell: InteractiveShell, source: Feed) -> None:
+    def __init__(
+        self, shell: InteractiveShell, source: Feed, text: Callable[[], str] | None = None
+    ) -> None:
         self._shell = shell
         self._feed = source
-        self._display_id = uuid4().hex
-        self._turn = 0
-        self._blocks: dict[str, Any] = {}
-        self._last: State = {}
-        self._parent: Any = None
+        self._pictures = Pictures(shell, text)
+        self._hooked = False
 
     def display(self) -> None:
         """Show it below the cell that runs, and go on with it."""
-        from IPython.display import publish_display_data
-
-        kernel: Any = getattr(self._shell, "kernel")  # noqa: B009 - not every shell has one
-        self._parent = kernel.get_parent()
-        publish_display_data(
-            self._merge(self._feed.whole()).bundle(), transient={"display_id": self._display_id}
-        )
+        self._pictures.take(self._feed.whole())
+        self._pictures.show()
+        if is_run(self._shell):
+            self._shell.events.register("post_run_cell", self._after_cell)
+            self._hooked = True
+            _hooked.add(self)
         feed.publisher.attach(self)
 
     def refresh(self) -> bool:
-        """Show the news, at most once a second."""
-        self._turn += 1
-        if self._turn % self._EVERY and self._last.get("lively"):
-            return True
-        state = self._feed.next()
-        if state is not None:
-            kernel: Any = getattr(self._shell, "kernel")  # noqa: B009
-            content = {
-                "data": self._merge(state).bundle(),
-                "metadata": {},
-                "transient": {"display_id": self._display_id},
-            }
-            publish(kernel, "update_display_data", content, self._parent, b"update_display_data")
+        """Show the news, at most once a second while something runs."""
+        self._show_news(at_once=not self._feed.lively)
         return self._feed.lively
+
+    def _after_cell(self, _: object = None) -> None:
+        self._show_news(at_once=True)
+
+    def _show_news(self, *, at_once: bool) -> None:
+        with self._pictures.lock:
+            state = self._feed.next()
+            if state is not None:
+                self._pictures.take(state)
+            self._pictures.renew(at_once=at_once)
 
     def close(self) -> None:
         """Leave it as it is."""
         feed.publisher.detach(self)
+        if self._hooked:
+            self._hooked = False
+            self._shell.events.unregister("post_run_cell", self._after_cell)
 
-    def _merge(self, state: State) -> Any:
-        """A picture of the last minute, of which a snapshot holds only the news."""
-        if state["full"]:
-            self._blocks.clear()
-        self._blocks = {k: block for k, block in self._blocks.items() if block["ended"] is not None
-                        and block["ended"] > state["now"] - 60}  # fmt: skip
-        self._blocks.update((block["id"], block) for block in state["blocks"])
-        kept = {
-            k: state[k] if state[k] is not None else self._last.get(k) for k in ("errors", "stats")
-        }
-        self._last = {**state, **kept, "blocks": [*self._blocks.values()]}
-        return picture(self._last)
+
+_hooked: weakref.WeakSet[HtmlMonitor] = weakref.WeakSet()
+
+
+def unhook() -> None:
+    """Leave as they are the monitors that are told of the ends of cells."""
+    for monitor in [*_hooked]:
+        monitor.close()
 
 
 @cache
@@ -190,28 +206,42 @@ def widget_class() -> Any:
     class PoolMonitor(AnyWidget):
         """Shows a pool for as long as a view of it is on display.
 
-        The picture beside the view, which notebooks store, is of the moment it was shown: an update
-        of the display would make front ends build the view anew, and lose where people are in it;
-        and when no view is open any more, nobody is there to store it.
+        The picture beside the view, which notebooks store, is not renewed while a view is open: an
+        update of the display would make front ends build the view anew, and lose where people are in
+        it. It is when the last view has gone, and when the pool closes.
         """
 
         _esm = (_STATIC / "monitor.js").read_text(encoding="utf-8")
         _css = (_STATIC / "monitor.css").read_text(encoding="utf-8")
         pool_state = traitlets.Dict().tag(sync=True)
 
-        def __init__(self, source: Feed, start: Callable[[], object] | None = None) -> None:
+        def __init__(
+            self,
+            source: Feed,
+            start: Callable[[], object] | None = None,
+            text: Callable[[], str] | None = None,
+        ) -> None:
             self._feed = source
             self._start = start
+            self._text = text
+            self._pictures: Pictures | None = None
             #: Views that said they are there. Until the first has, one is taken to be on its way.
             self._views: set[str] = set()
             super().__init__(pool_state=source.whole())
             self.on_msg(_heard)
+            if self.comm is not None:
+                self.comm.on_close(lambda _: self._tell(Place.has_no_view))
 
-        def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-            state = self._feed.whole()
+        def _ipython_display_(self) -> None:
+            shell = _shell()
+            if shell is None or not has_kernel(shell):
+                raise NotImplementedError  # so IPython shows the rest
             data, metadata = super()._repr_mimebundle_() or ({}, {})
+            if self._pictures is None:
+                self._pictures = Pictures(shell, self._text, data)
+            self._pictures.take(self._feed.whole())
+            self._pictures.show(metadata)
             feed.publisher.attach(self)
-            return {**data, **picture(state).bundle()}, metadata
 
         def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
             # A page that was loaded anew asks for everything.
@@ -234,6 +264,10 @@ def widget_class() -> Any:
                 else:
                     content = {"comm_id": self.comm.comm_id, "data": message}
                     publish(kernel, "comm_msg", content, {}, self.comm.topic)
+            if self._pictures is not None:
+                if state is not None:
+                    self._pictures.take(state)
+                self._pictures.renew(at_once=not self._feed.lively)
             return self._feed.lively
 
         def close(self) -> None:
@@ -243,7 +277,10 @@ def widget_class() -> Any:
         def opened(self, view: str) -> None:
             """A view is on display."""
             self._views.add(view)
-            self.pool_state = self._feed.whole()
+            self._tell(Place.has_view)
+            self.pool_state = state = self._feed.whole()
+            if self._pictures is not None:
+                self._pictures.take(state)
             feed.publisher.attach(self)
 
         def closed(self, view: str) -> None:
@@ -251,8 +288,34 @@ def widget_class() -> Any:
             self._views.discard(view)
             if not self._views:
                 feed.publisher.detach(self)
+                if self._pictures is not None:
+                    feed.publisher.attach(_Parting(self._pictures, self._views))
+
+        def _tell(self, sign: Callable[[Place], None]) -> None:
+            if self._pictures is not None:
+                self._pictures.tell(sign)
 
     return PoolMonitor
+
+
+class _Parting:
+    """Renews the picture when the last view has gone, unless there is another one in a moment.
+
+    A front end that moves a cell closes the view and opens one.
+    """
+
+    def __init__(self, pictures: Pictures, views: set[str]) -> None:
+        self._pictures = pictures
+        self._views = views
+        self._due = time.monotonic() + 1.0
+
+    def refresh(self) -> bool:
+        if not self._views and time.monotonic() < self._due:
+            return True
+        if not self._views:
+            self._pictures.renew(everywhere=True)
+        feed.publisher.detach(self)
+        return False
 
 
 def _heard(widget: Any, message: Any, _: Any) -> None:

@@ -7,12 +7,13 @@ and takes its colours from the theme's variables, with literals for where there 
 from __future__ import annotations
 
 import html
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from jupyter_pool import _reprs
 
-__all__ = ["Picture", "picture"]
+__all__ = ["LastState", "Picture", "picture"]
 
 State = dict[str, Any]
 
@@ -45,6 +46,50 @@ class Picture:
         return {"text/html": self.html, "text/plain": self.text}
 
 
+class LastState:
+    """The last minute of a pool, put together from snapshots that hold only the news.
+
+    When the pool has closed, what it was like before stays.
+    """
+
+    def __init__(self) -> None:
+        self._state: State = {}
+        self._news: deque[tuple[float, list[dict[str, Any]]]] = deque()
+        #: Whether the pool has closed.
+        self.closed = False
+
+    def take(self, state: State) -> None:
+        """Take in the next snapshot."""
+        gone = state["state"] in ("none", "closing", "closed")
+        if gone and self._state.get("workers"):
+            self.close()
+            if state["state"] == "none":
+                return
+            state = {**state, "workers": self._state["workers"]}
+        elif not gone:
+            self.closed = False
+        if state["full"]:
+            self._news.clear()
+        elif self._news and self._news[0][0] < state["now"] - 2 * _SPAN:
+            self._news.popleft()
+        if state["blocks"]:
+            self._news.append((state["now"], state["blocks"]))
+        self._state = state
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self.closed = bool(self._state.get("workers"))
+
+    def picture(self) -> Picture:
+        """Draw it."""
+        blocks = {block["id"]: block for _, news in self._news for block in news}
+        state = {**self._state, "blocks": [*blocks.values()]}
+        if self.closed:
+            workers = [{**worker, "state": "closed"} for worker in state["workers"]]
+            state |= {"state": "closed", "waiting": 0, "reason": None, "workers": workers}
+        return picture(state)
+
+
 def picture(state: State) -> Picture:
     """Draw a snapshot that holds the blocks of the last minute."""
     headline = _headline(state)
@@ -71,6 +116,9 @@ def _headline(state: State) -> str:
         return f"No pool named {state['pool']!r} in this kernel."
     if state["state"] == "new":
         return "not started"
+    if state["state"] == "closed":
+        failed = state["error_count"]
+        return f"closed · {failed} failed" if failed else "closed"
     workers = state["workers"]
     busy = sum(worker["state"] in _TAKEN for worker in workers)
     parts = [f"{busy} of {state['size']} busy"]

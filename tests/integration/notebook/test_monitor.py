@@ -30,7 +30,7 @@ class View:
     def __init__(self, notebook: Notebook, code: str = "%pool_monitor") -> None:
         self.notebook = notebook
         run = notebook.ok(code)
-        (shown,) = run.of("execute_result")
+        (shown,) = run.of("display_data")
         self.data = shown["data"]
         self.comm = self.data[WIDGET]["model_id"]
         (opened,) = [c for c in run.of("comm_open") if c["comm_id"] == self.comm]
@@ -282,9 +282,10 @@ def test_in_a_terminal_it_is_a_table(shell: InteractiveShell) -> None:
     assert lines[2].split()[:2] == ["1", "idle"]
 
 
-def test_outside_of_a_notebook_a_pool_shows_its_repr() -> None:
+def test_in_a_terminal_a_pool_shows_its_repr(shell: InteractiveShell) -> None:
+    assert shell.display_formatter is not None
     with KernelPool(size=1, lazy=True) as pool:
-        assert pool._repr_mimebundle_() == {"text/plain": repr(pool)}
+        assert shell.display_formatter.format(pool) == ({"text/plain": repr(pool)}, {})
 
 
 def test_an_installation_without_the_view_says_what_to_do(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jupyter_pool.notebook.picture import picture
+from jupyter_pool.notebook.picture import LastState, picture
 from support import readme
 
 EXAMPLE = readme.ROOT / "labextension" / "schema" / "pool_state.json"
@@ -70,3 +70,35 @@ def test_a_pool_whose_workers_do_not_start_says_why() -> None:
     drawn = picture(state(state="degraded", reason="no such <kernel>"))
     assert "its workers do not start: no such <kernel>" in drawn.text
     assert "no such &lt;kernel&gt;" in drawn.html
+
+
+def test_snapshots_with_the_news_only_are_put_together() -> None:
+    first, second = state()["blocks"][:2]
+    now = state()["now"]
+    last = LastState()
+    last.take(state(full=True, blocks=[first]))
+    last.take(state(full=False, blocks=[second], now=now + 1))
+    assert len(list(svg(last.picture().html).iter("title"))) == 2
+    last.take(state(full=True, blocks=[second], now=now + 2))
+    assert len(list(svg(last.picture().html).iter("title"))) == 1
+
+
+def test_a_closed_pool_is_as_it_was_before() -> None:
+    last = LastState()
+    last.take(state(full=True))
+    last.take(state(full=False, state="closing", workers=[], blocks=[]))
+    last.take(state(full=True, state="none", workers=[], blocks=[]))
+    drawn = last.picture()
+    lines = drawn.text.splitlines()
+    assert lines[0] == "Pool default: closed · 1 failed"
+    assert [line.split()[1] for line in lines[2:]] == ["closed"] * 3
+    assert "model.fit(X, y)" in drawn.html
+    last.take(state(full=True))
+    assert "closed" not in last.picture().text
+
+
+def test_a_pool_that_never_was_is_not_closed() -> None:
+    last = LastState()
+    last.take(state(full=True, state="none", workers=[], blocks=[], size=4))
+    last.close()
+    assert last.picture().text.startswith("No pool named 'default'")

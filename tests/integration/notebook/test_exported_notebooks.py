@@ -1,0 +1,35 @@
+"""What an executed and exported notebook has of a pool: real nbconvert."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+
+CELLS = [
+    "%load_ext jupyter_pool\n%pool_start --size 1;",
+    "%pool_monitor",
+    "from jupyter_pool import get_pool\nget_pool()",
+    "%%pool_exec\nlate = 1  # a request",
+    "%%pool_exec --bg train\nprint('put out in the background')",
+    "%pool_wait train",
+]
+
+
+def test_it_has_what_ran_in_cells_after_the_monitor(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.ipynb"
+    cells = [nbformat.v4.new_code_cell(text) for text in CELLS]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    convert = [sys.executable, "-m", "nbconvert", "--execute", "--to", "html", path.name]
+    done = subprocess.run(
+        convert, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    page = path.with_suffix(".html").read_text(encoding="utf-8")
+    assert page.count("<title>late = 1  # a request</title>") == 2  # %pool_monitor and the pool
+    assert "widget-view+json" not in page
+    handle = page[page.index("<b>train</b>") :]
+    assert "done" in handle[:200]
+    assert "put out in the background" in handle
