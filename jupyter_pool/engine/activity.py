@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "Activity", "Block", "listen", "observe", "stir", "watch"]
 
-#: Snapshots of another version are not understood by this version's views.
+#: Snapshots of another version are not understood by this version's views. It goes up when something
+#: is renamed, removed or means something else; not when something is added that views can do without.
 VERSION = 1
 #: How many ended requests are kept, and how many that went wrong.
 _RECENT, _ERRORS = 4096, 50
@@ -87,6 +88,7 @@ class Block:
     outcome: str
     code: str
     session: str | None
+    cell: str | None
     error: str | None
 
 
@@ -122,6 +124,7 @@ class Activity:
             outcome,
             _excerpt(request),
             request.session_id,
+            request.cell,
             None if outcome == "ok" else error_text(completion)[:_ERROR_TEXT],
         )
         self.recent.append(block)
@@ -268,6 +271,7 @@ def _ended_block(block: Block, shift: float) -> dict[str, Any]:
         "outcome": block.outcome,
         "code": block.code,
         "session": block.session,
+        "cell": block.cell,
         "error": block.error,
     }
 
@@ -284,6 +288,7 @@ def _running_block(request: Request, shift: float) -> dict[str, Any]:
         "outcome": None,
         "code": _excerpt(request),
         "session": request.session_id,
+        "cell": request.cell,
         "error": None,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import sys
@@ -479,7 +480,7 @@ def _make(
 
 
 def uninterrupted(call: Callable[[], None]) -> None:
-    """Run it where no Ctrl-C can stop it halfway, and raise what it raises."""
+    """Run it in this context, where no Ctrl-C can stop it halfway, and raise what it raises."""
     if threading.current_thread() is not threading.main_thread():
         call()
         return
@@ -491,7 +492,8 @@ def uninterrupted(call: Callable[[], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="jupyter_pool start")
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="jupyter_pool start")
     thread.start()
     thread.join()
     if raised:

@@ -9,6 +9,7 @@ import asyncio
 import queue
 import time
 from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from .wire import Buffer, Message
 
 Event = dict[str, Any]
+
+#: The id of the notebook cell that runs, where somebody notes it.
+CELL: ContextVar[str | None] = ContextVar("jupyter_pool_cell", default=None)
 
 #: How long a caller may be deaf to Ctrl-C, in seconds.
 LONGEST_WAIT = 1.0
@@ -115,6 +119,8 @@ class Request:
     codes: Sequence[CodeType] = ()
     #: What people call it, if not by its code.
     title: str = ""
+    #: The id of the notebook cell that has caused it.
+    cell: str | None = field(default_factory=CELL.get)
 
     def blank(self) -> None:
         """Given up when it already has a worker: that gets something to do that does nothing."""

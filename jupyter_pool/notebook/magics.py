@@ -43,9 +43,11 @@ from .waiting import WaitNotice
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from jupyter_pool.notebook.panel import Panel
     from jupyter_pool.pool import KernelPool
     from jupyter_pool.results import ExecutionResult
+
+    from .causes import Causes
+    from .panel import Panel
 
 __all__ = ["PoolMagics", "load", "unload"]
 
@@ -75,6 +77,8 @@ class PoolMagics(Magics):
         self.jobs = Jobs(shell)
         #: What front ends' panels talk to, in a kernel.
         self.panel: Panel | None = None
+        #: What notes which cell requests come from, in a kernel.
+        self.causes: Causes | None = None
 
     @output_can_be_silenced
     @needs_local_scope
@@ -341,9 +345,11 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(PoolProgramMagics(shell, magics))
     shell.Completer.custom_matchers.append(PoolMatcher(shell, magics.pools, magics.jobs))
     if hasattr(shell, "kernel"):
+        from .causes import Causes
         from .panel import open_panel
 
         magics.panel = open_panel(shell, magics.pools)
+        magics.causes = Causes(shell, magics._cell_id())
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -364,6 +370,8 @@ def unload(shell: InteractiveShell) -> None:
     if magics is not None:
         if magics.panel is not None:
             magics.panel.close()
+        if magics.causes is not None:
+            magics.causes.close()
         magics.jobs.unload()
         magics.holds.end_all()
         magics.pools.unload()

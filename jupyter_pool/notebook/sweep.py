@@ -6,6 +6,7 @@ whoever else uses the pool waits for one of them, not for all that are left.
 
 from __future__ import annotations
 
+import contextvars
 import html
 import queue
 import threading
@@ -305,8 +306,10 @@ class SweepRun:
         return f"{told}, {self._failed} failed" if self._failed else told
 
     def start(self, changed: Callable[[], None], ended: Callable[[], None]) -> None:
+        # Its requests are caused by the cell that begins it.
+        begin = contextvars.copy_context().run
         threading.Thread(
-            target=self._main, args=(changed, ended), name="jupyter_pool sweep", daemon=True
+            target=begin, args=(self._main, changed, ended), name="jupyter_pool sweep", daemon=True
         ).start()
 
     def cancel(self) -> None:

@@ -1,8 +1,7 @@
 /** The capacity bar: a cell for each slot, overflow outlined, a tick where it ends, then who waits. */
 
+import type { Context } from "./context";
 import { attribute, el } from "./dom";
-import { count } from "./format";
-import type { PoolModel } from "./model";
 
 const MOST_WAITERS = 20;
 /** From so many slots on, cells would be too thin to count: the bar is of one piece. */
@@ -12,24 +11,27 @@ export class Capacity {
   readonly element = el("div", "jpm-capacity", { role: "img" });
   private key = "";
 
-  update(model: PoolModel): void {
-    const state = model.state;
+  constructor(private readonly context: Context) {}
+
+  update(): void {
+    const { model, words } = this.context;
+    const { state } = model;
     if (state === null) return;
     const { size, overflow, waiting } = state;
     const taken = model.taken;
     const starting = state.counts.starting ?? 0;
-    const key = [
-      size,
-      overflow,
-      taken,
-      starting,
-      Math.min(waiting, MOST_WAITERS + 1),
-      waiting,
-    ].join();
+    const key = [size, overflow, taken, starting, waiting].join();
     if (key === this.key) return;
     this.key = key;
     const slots = size + overflow;
-    const label = `${taken} of ${count(slots, "slot")} taken, ${waiting} waiting`;
+    const { trans } = words;
+    const label = trans._n(
+      "%2 of %1 slot taken, %3 waiting",
+      "%2 of %1 slots taken, %3 waiting",
+      slots,
+      taken,
+      waiting,
+    );
     attribute(this.element, "aria-label", label);
     attribute(this.element, "title", label);
     const bar = el("div", "jpm-slots");

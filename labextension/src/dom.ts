@@ -1,5 +1,7 @@
 /** Small helpers that touch the page only where something has changed. */
 
+import type { Trans } from "./trans";
+
 type Attributes = Record<string, string | number | boolean | undefined>;
 
 export function el<K extends keyof HTMLElementTagNameMap>(
@@ -52,13 +54,14 @@ export function button(
 }
 
 /** Put `text` on the clipboard and say so on the button for a moment. */
-export async function copy(node: HTMLButtonElement, text: string): Promise<void> {
-  const before = node.textContent;
+export async function copy(node: HTMLButtonElement, text: string, trans: Trans): Promise<void> {
+  // Pressed again meanwhile, it says something else already.
+  const before = (node.dataset.content ??= node.textContent);
   try {
     await navigator.clipboard.writeText(text);
-    node.textContent = "Copied";
+    node.textContent = trans.__("Copied");
   } catch {
-    node.textContent = "Not allowed here";
+    node.textContent = trans.__("Not allowed here");
   }
   setTimeout(() => {
     node.textContent = before;

@@ -1,9 +1,9 @@
 /** What is looked at now and then, closed until then: errors, sessions, statistics. */
 
+import type { Context } from "./context";
 import { attribute, button, copy, el, show, text } from "./dom";
-import { ago, clock, count, duration, firstLine, outcome } from "./format";
-import type { PoolModel } from "./model";
-import type { Block, Command, Distribution, Session } from "./protocol";
+import type { Block, Distribution, Session } from "./protocol";
+import { clock, firstLine } from "./words";
 
 class Drawer {
   readonly element = el("details", "jpm-drawer");
@@ -39,111 +39,145 @@ export class Drawers {
   private readonly sessions: Drawer;
   private readonly stats: Drawer;
 
-  constructor(
-    private readonly model: PoolModel,
-    private readonly send: (command: Command) => void,
-  ) {
-    this.errors = new Drawer(() => [...model.errors].reverse().map(errorRow));
+  constructor(private readonly context: Context) {
+    const { model } = context;
+    this.errors = new Drawer(() => [...model.errors].reverse().map((one) => this.errorRow(one)));
     this.sessions = new Drawer(() => [this.sessionTable(model.sessions)]);
     this.stats = new Drawer(() => this.statistics());
     this.element.append(this.errors.element, this.sessions.element, this.stats.element);
   }
 
   update(): void {
-    const { errors, sessions, stats, state } = this.model;
+    const { model, words } = this.context;
+    const { trans } = words;
+    const { errors, sessions, stats, state } = model;
     const failed = state?.error_count ?? 0;
-    this.errors.update(`Errors (${failed})`, `${failed} ${errors.length}`, failed > 0);
+    this.errors.update(trans.__("Errors (%1)", failed), `${failed} ${errors.length}`, failed > 0);
     attribute(this.errors.element, "data-bad", failed > 0);
     const active = sessions.reduce((sum, session) => sum + session.requests, 0);
     this.sessions.update(
-      `Sessions (${sessions.length})`,
+      trans.__("Sessions (%1)", sessions.length),
       `${sessions.length} ${active}`,
       sessions.length > 0,
     );
-    this.stats.update("Stats", JSON.stringify(stats), stats !== null && stats.runs.count > 0);
+    this.stats.update(
+      trans.__("Stats"),
+      JSON.stringify(stats),
+      stats !== null && stats.runs.count > 0,
+    );
     show(this.element, failed > 0 || sessions.length > 0 || (stats?.runs.count ?? 0) > 0);
   }
 
-  openErrors(): void {
-    this.errors.element.open = true;
+  private errorRow(block: Block): HTMLElement {
+    const { words } = this.context;
+    const { trans } = words;
+    const error = block.error ?? words.outcome(block.outcome);
+    const everything = `${error}\n\n${block.code}`;
+    const copying = button(
+      "jpm-button jpm-small",
+      trans.__("Copy this error"),
+      trans.__("Copy"),
+      () => {
+        void copy(copying, everything, trans);
+      },
+    );
+    return el(
+      "div",
+      "jpm-error-row",
+      { "data-error": everything, "data-cell": block.cell ?? undefined },
+      el("span", "jpm-when", {}, clock(block.ended ?? block.queued)),
+      el(
+        "span",
+        "jpm-what",
+        { title: error },
+        el("b", "", {}, firstLine(error) || words.outcome(block.outcome)),
+        el("code", "", {}, firstLine(block.code)),
+      ),
+      copying,
+    );
   }
 
   private sessionTable(sessions: Session[]): HTMLElement {
-    const now = this.model.updatedAt;
+    const { model, words } = this.context;
+    const { trans } = words;
+    const now = model.updatedAt;
     return table(
-      ["session", "requests", "failed", "busy", "last", ""],
+      [
+        trans.__("session"),
+        trans.__("requests"),
+        trans.__("failed"),
+        trans.__("busy"),
+        trans.__("last"),
+        "",
+      ],
       sessions.map((session) => [
         session.id,
         String(session.requests),
         String(session.failures),
-        duration(session.busy_time),
-        ago(now - session.last_activity),
+        words.duration(session.busy_time),
+        words.ago(now - session.last_activity),
         this.ending(session.id),
       ]),
     );
   }
 
   private ending(session: string): HTMLElement {
-    const end = button("jpm-button jpm-small", `End session ${session}`, "End", () => {
-      this.send({ type: "end_session", session });
+    const { send, words } = this.context;
+    const { trans } = words;
+    const label = trans.__("End session %1", session);
+    const end = button("jpm-button jpm-small", label, trans.__("End"), () => {
+      send({ type: "end_session", session });
     });
     end.dataset.session = session;
     return end;
   }
 
   private statistics(): Node[] {
-    const stats = this.model.stats;
+    const { model, words } = this.context;
+    const { trans } = words;
+    const { stats } = model;
     if (stats === null) return [];
     const row = (name: string, spread: Distribution) => [
       name,
-      ...[spread.p50, spread.p95, spread.p99, spread.max].map(duration),
+      ...[spread.p50, spread.p95, spread.p99, spread.max].map((one) => words.duration(one)),
     ];
     const times = table(
-      ["", "p50", "p95", "p99", "max"],
-      [row("waited", stats.waits), row("ran", stats.runs)],
+      ["", "p50", "p95", "p99", trans.__("max")],
+      [row(trans.__("waited"), stats.waits), row(trans.__("ran"), stats.runs)],
     );
+    const started = stats.workers_started;
     const facts = [
-      `up ${duration(stats.uptime)}`,
-      Object.entries(stats.requests)
-        .map(([name, n]) => `${n} ${outcome(name)}`)
-        .join(", "),
-      `longest queue ${stats.queue_high_water}`,
-      `${count(stats.workers_started, "worker")} started`,
-      ...causes("lost", stats.workers_lost),
-      ...causes("killed", stats.workers_killed),
-      ...causes("recycled", stats.workers_recycled),
+      trans.__("up %1", words.duration(stats.uptime)),
+      listed(stats.requests, (name) => words.outcome(name)),
+      trans.__("longest queue %1", stats.queue_high_water),
+      trans._n("%1 worker started", "%1 workers started", started),
+      counted(stats.workers_lost, (n, causes) => trans.__("%1 lost (%2)", n, causes)),
+      counted(stats.workers_killed, (n, causes) => trans.__("%1 killed (%2)", n, causes)),
+      counted(stats.workers_recycled, (n, causes) => trans.__("%1 recycled (%2)", n, causes)),
     ];
     return [times, el("p", "jpm-note", {}, facts.filter(Boolean).join(" · "))];
   }
 }
 
-function causes(what: string, numbers: Record<string, number>): string[] {
-  const all = Object.entries(numbers);
-  if (all.length === 0) return [];
-  const sum = all.reduce((total, [, n]) => total + n, 0);
-  return [
-    `${sum} ${what} (${all.map(([cause, n]) => `${n} ${cause.replaceAll("_", " ")}`).join(", ")})`,
-  ];
+/** `3 done, 1 failed` */
+function listed(numbers: Record<string, number>, word: (name: string) => string): string {
+  return Object.entries(numbers)
+    .map(([name, n]) => `${n} ${word(name)}`)
+    .join(", ");
 }
 
-function errorRow(block: Block): HTMLElement {
-  const error = block.error ?? outcome(block.outcome);
-  const copying = button("jpm-button jpm-small", "Copy this error", "Copy", () => {
-    void copy(copying, `${error}\n\n${block.code}`);
-  });
-  return el(
-    "div",
-    "jpm-error-row",
-    { "data-error": `${error}\n\n${block.code}` },
-    el("span", "jpm-when", {}, clock(block.ended ?? block.queued)),
-    el(
-      "span",
-      "jpm-what",
-      { title: error },
-      el("b", "", {}, firstLine(error) || outcome(block.outcome)),
-      el("code", "", {}, firstLine(block.code)),
-    ),
-    copying,
+/** The sum of some numbers with what they are of; nothing where there are none. */
+function counted(
+  numbers: Record<string, number>,
+  say: (sum: number, causes: string) => string,
+): string {
+  const all = Object.values(numbers);
+  if (all.length === 0) return "";
+  const sum = all.reduce((total, n) => total + n, 0);
+  // The kernel's own words.
+  return say(
+    sum,
+    listed(numbers, (cause) => cause.replaceAll("_", " ")),
   );
 }
 

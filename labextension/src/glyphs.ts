@@ -40,6 +40,7 @@ export function markOf(state: string | undefined, died: boolean): Mark {
     case "busy":
     case "leased":
     case "resetting":
+    case "setting up":
       return "busy";
     case "interrupting":
       return "warn";

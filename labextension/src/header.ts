@@ -1,21 +1,21 @@
 /** The first line: what pool, how it is, its figures, and what can be done with it. */
 
+import type { Context } from "./context";
 import { attribute, button, el, show, text } from "./dom";
-import { ago, clock, count, duration, rate } from "./format";
 import { glyph, type Mark, setGlyph } from "./glyphs";
-import type { Phase, PoolModel } from "./model";
-import type { Command } from "./protocol";
+import type { Phase } from "./model";
+import { clock } from "./words";
 
-const WORDS: Record<Phase, [string, Mark]> = {
-  none: ["None", "stopping"],
-  new: ["Not started", "spare"],
-  starting: ["Starting", "starting"],
-  idle: ["Ready", "idle"],
-  busy: ["Busy", "busy"],
-  saturated: ["Saturated", "busy"],
-  degraded: ["Degraded", "warn"],
-  closing: ["Closing", "stopping"],
-  silent: ["Silent", "warn"],
+const MARKS: Record<Phase, Mark> = {
+  none: "stopping",
+  new: "spare",
+  starting: "starting",
+  idle: "idle",
+  busy: "busy",
+  saturated: "busy",
+  degraded: "warn",
+  closing: "stopping",
+  silent: "warn",
 };
 
 /** How long a click on "Stop" waits for the second one, in milliseconds. */
@@ -27,7 +27,7 @@ export class Header {
   private readonly mark = glyph();
   private readonly word = el("span", "jpm-word");
   private readonly facts = el("span", "jpm-summary");
-  private readonly sizing = el("span", "jpm-sizing", { role: "group", "aria-label": "Workers" });
+  private readonly sizing: HTMLElement;
   private readonly fewer: HTMLButtonElement;
   private readonly more: HTMLButtonElement;
   private readonly size = el("span", "jpm-size");
@@ -36,28 +36,31 @@ export class Header {
   private readonly stop: HTMLButtonElement;
   private doubt: ReturnType<typeof setTimeout> | undefined;
 
+  /** With `asked` whoever gets the orders asks before they do harm. */
   constructor(
-    private readonly model: PoolModel,
-    private readonly send: (command: Command) => void,
+    private readonly context: Context,
     private readonly asked: boolean,
   ) {
-    this.fewer = button("jpm-icon", "One worker fewer", "−", () => {
+    const { trans } = context.words;
+    this.fewer = button("jpm-icon", trans.__("One worker fewer"), "−", () => {
       this.resize(-1);
     });
-    this.more = button("jpm-icon", "One worker more", "+", () => {
+    this.more = button("jpm-icon", trans.__("One worker more"), "+", () => {
       this.resize(1);
     });
+    this.sizing = el("span", "jpm-sizing", { role: "group", "aria-label": trans.__("Workers") });
     this.sizing.append(this.fewer, this.size, this.more);
-    this.menuButton = button("jpm-icon", "Drain or stop the pool", "⋯", () => {
+    this.menuButton = button("jpm-icon", trans.__("Drain or stop the pool"), "⋯", () => {
       this.openMenu();
     });
     attribute(this.menuButton, "aria-haspopup", "true");
-    const drain = button("jpm-item", "Replace every worker by a fresh one", "Drain", () => {
-      this.send({ type: "drain" });
+    const draining = trans.__("Drain: replace every worker by a fresh one");
+    const drain = button("jpm-item", draining, trans.__("Drain"), () => {
+      context.send({ type: "drain" });
       this.menu.hidePopover();
     });
-    drain.append(el("small", "", {}, "fresh workers, each when it is free"));
-    this.stop = button("jpm-item", "Cancel everything and stop the pool", "", () => {
+    drain.append(el("small", "", {}, trans.__("fresh workers, each when it is free")));
+    this.stop = button("jpm-item", trans.__("Stop the pool, cancel everything"), "", () => {
       this.askToStop();
     });
     this.menu.append(drain, this.stop);
@@ -80,17 +83,19 @@ export class Header {
   }
 
   update(local: number): void {
-    const state = this.model.state;
+    const { model, words } = this.context;
+    const { state } = model;
     if (state === null) return;
-    const phase = this.model.phase(local);
-    const [word, mark] = WORDS[phase];
+    const { trans } = words;
+    const phase = model.phase(local);
     text(this.name, state.pool);
-    text(this.word, word);
-    setGlyph(this.mark, mark);
+    text(this.word, words.phase(phase));
+    setGlyph(this.mark, MARKS[phase]);
     attribute(this.element, "data-phase", phase);
     text(this.facts, this.summary(phase, local));
     text(this.size, String(state.size));
-    attribute(this.size, "title", `${count(state.size, "worker")}, ${state.overflow} overflow`);
+    const sizes = trans.__("%1, %2 overflow", words.workers(state.size), state.overflow);
+    attribute(this.size, "title", sizes);
     this.fewer.disabled = state.size <= 1;
     const orders = phase !== "none" && phase !== "closing";
     show(this.sizing, orders);
@@ -98,35 +103,45 @@ export class Header {
   }
 
   private summary(phase: Phase, local: number): string {
-    const { state, taken } = this.model;
+    const { model, words } = this.context;
+    const { state, taken } = model;
     if (state === null) return "";
-    const now = this.model.now(local);
-    if (phase === "silent") {
-      return `Last update ${clock(state.now)}. The kernel is not responding.`;
+    const { trans } = words;
+    const now = model.now(local);
+    switch (phase) {
+      case "silent":
+        return trans.__("Last update %1. The kernel is not responding.", clock(state.now));
+      case "starting": {
+        const since = Math.min(...state.workers.map((worker) => worker.since));
+        const workers = words.workers(state.workers.length);
+        return trans.__("%1… %2", workers, words.duration(now - since));
+      }
+      case "degraded":
+        return state.reason ?? trans.__("workers do not start");
+      case "new":
+        return trans.__("starts %1 on first use", words.workers(state.size));
+      case "idle":
+        if (state.rate > 0) break;
+        return state.last_ended === null
+          ? trans.__("No request yet.")
+          : trans.__("Last request %1.", words.ago(now - state.last_ended));
     }
-    if (phase === "starting") {
-      const since = Math.min(...state.workers.map((worker) => worker.since));
-      return `${count(state.workers.length, "worker")}… ${duration(now - since)}`;
-    }
-    if (phase === "degraded") return state.reason ?? "workers do not start";
-    if (phase === "new") return `starts ${count(state.size, "worker")} on first use`;
-    if (phase === "idle" && state.rate === 0) {
-      if (state.last_ended === null) return "No request yet.";
-      return `Last request ${ago(now - state.last_ended)}.`;
-    }
-    const parts = [`${taken} of ${state.size} busy`];
+    const parts = [trans.__("%1 of %2 busy", taken, state.size)];
     if (state.waiting > 0) {
-      const oldest =
-        state.waiting_since === null ? "" : `, oldest ${duration(now - state.waiting_since)}`;
-      parts.push(`${state.waiting} waiting${oldest}`);
+      const { waiting, waiting_since: since } = state;
+      parts.push(
+        since === null
+          ? trans.__("%1 waiting", waiting)
+          : trans.__("%1 waiting, oldest %2", waiting, words.duration(now - since)),
+      );
     }
-    if (state.rate > 0) parts.push(rate(state.rate));
+    if (state.rate > 0) parts.push(words.rate(state.rate));
     return parts.join(" · ");
   }
 
   private resize(step: number): void {
-    const size = (this.model.state?.size ?? 0) + step;
-    if (size >= 1) this.send({ type: "resize", size });
+    const size = (this.context.model.state?.size ?? 0) + step;
+    if (size >= 1) this.context.send({ type: "resize", size });
   }
 
   private openMenu(): void {
@@ -139,10 +154,11 @@ export class Header {
 
   /** The first click asks, the second one stops. */
   private askToStop(): void {
+    const { trans } = this.context.words;
     if (this.doubt === undefined && !this.asked) {
       this.stop.replaceChildren(
-        "Stop: really?",
-        el("small", "", {}, "click again; what runs is cancelled"),
+        trans.__("Stop: really?"),
+        el("small", "", {}, trans.__("click again; what runs is cancelled")),
       );
       this.stop.classList.add("jpm-bad");
       this.doubt = setTimeout(() => {
@@ -151,7 +167,7 @@ export class Header {
       return;
     }
     this.calm();
-    this.send({ type: "stop" });
+    this.context.send({ type: "stop" });
     this.menu.hidePopover();
   }
 
@@ -159,6 +175,10 @@ export class Header {
     clearTimeout(this.doubt);
     this.doubt = undefined;
     this.stop.classList.remove("jpm-bad");
-    this.stop.replaceChildren("Stop", el("small", "", {}, "cancel everything, end the workers"));
+    const { trans } = this.context.words;
+    this.stop.replaceChildren(
+      trans.__("Stop"),
+      el("small", "", {}, trans.__("cancel everything, end the workers")),
+    );
   }
 }

@@ -10,7 +10,13 @@ const SILENCE = 6;
 /** A lane whose worker has gone without a successor stays for so long, in seconds. */
 const VACANT = 4;
 
-export const TAKEN: ReadonlySet<string> = new Set(["busy", "leased", "interrupting", "resetting"]);
+export const TAKEN: ReadonlySet<string> = new Set([
+  "busy",
+  "leased",
+  "interrupting",
+  "resetting",
+  "setting up",
+]);
 export const DEATHS: ReadonlySet<string> = new Set([
   "worker_died",
   "memory_limit_exceeded",
@@ -43,6 +49,8 @@ export class PoolModel {
   errors: Block[] = [];
   sessions: Session[] = [];
   stats: Stats | null = null;
+  /** The blocks that the latest snapshot was the first to tell of. */
+  private fresh: ReadonlySet<string> = new Set();
   private laneOfWorker = new Map<number, number>();
   private receivedAt = 0;
   private offset: number | null = null;
@@ -52,6 +60,7 @@ export class PoolModel {
   /** Take in a snapshot that arrived at `local`, in seconds by this page's clock. */
   apply(state: PoolState, local: number): void {
     if (this.state !== null && this.state.pool !== state.pool) this.forget();
+    const first = this.state === null;
     const offset = state.now - local;
     // Messages are late at times and never early: the largest difference is the truest.
     this.offset = Math.max(offset, (this.offset ?? offset) - 0.01);
@@ -60,7 +69,8 @@ export class PoolModel {
     this.errors = state.errors ?? this.errors;
     this.sessions = state.sessions ?? this.sessions;
     this.stats = state.stats ?? this.stats;
-    this.updateBlocks(state);
+    const fresh = this.updateBlocks(state);
+    this.fresh = first ? new Set() : fresh;
     this.updateLanes(state);
     this.samples.push({ at: state.now, taken: this.taken, waiting: state.waiting });
     while ((this.samples[1]?.at ?? Infinity) < state.now - this.history) this.samples.shift();
@@ -111,6 +121,13 @@ export class PoolModel {
       .sort((a, b) => (a.started ?? 0) - (b.started ?? 0));
   }
 
+  /** The blocks that are new since the last picture, once. */
+  takeFresh(): ReadonlySet<string> {
+    const { fresh } = this;
+    this.fresh = new Set();
+    return fresh;
+  }
+
   private forget(): void {
     this.blocks.clear();
     this.lanes.length = 0;
@@ -121,7 +138,9 @@ export class PoolModel {
     this.stats = null;
   }
 
-  private updateBlocks(state: PoolState): void {
+  /** Returns the ids of those that are new. */
+  private updateBlocks(state: PoolState): Set<string> {
+    const fresh = new Set(state.blocks.map(({ id }) => id).filter((id) => !this.blocks.has(id)));
     for (const [id, block] of this.blocks) {
       // What ran is told again while it runs; what ended too long ago is forgotten.
       if (block.ended === null || block.ended < state.now - this.history) this.blocks.delete(id);
@@ -136,6 +155,7 @@ export class PoolModel {
       if (this.blocks.size <= MOST_BLOCKS) break;
       this.blocks.delete(id);
     }
+    return fresh;
   }
 
   private updateLanes(state: PoolState): void {

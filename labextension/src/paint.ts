@@ -1,9 +1,10 @@
-/** Paints lanes of requests, tiles of workers, and the load over time. Nothing here knows the page. */
+/** Paints lanes of requests. Nothing here knows the page. */
 
-import { firstLine } from "./format";
-import { DEATHS, type PoolModel, TAKEN } from "./model";
+import { DEATHS, type PoolModel } from "./model";
 import type { Block } from "./protocol";
+import { box, cross, hatch } from "./shapes";
 import type { Colours } from "./theme";
+import { firstLine } from "./words";
 
 export interface Scene {
   model: PoolModel;
@@ -47,9 +48,16 @@ export function extent(scene: Scene, block: Block): [number, number] {
   return [left, Math.max(right, left + least)];
 }
 
-export function paintLanes(ctx: CanvasRenderingContext2D, scene: Scene): void {
+/** Requests that are painted somewhere else than the others. */
+export interface Apart {
+  ctx: CanvasRenderingContext2D;
+  ids: ReadonlySet<string>;
+}
+
+export function paintLanes(ctx: CanvasRenderingContext2D, scene: Scene, apart?: Apart): void {
   const { model, colours, width, pad, laneHeight } = scene;
-  ctx.clearRect(0, 0, width + pad, laneHeight * model.lanes.length);
+  const height = laneHeight * model.lanes.length;
+  for (const one of [ctx, apart?.ctx]) one?.clearRect(0, 0, width + pad, height);
   if (laneHeight >= LINED) {
     ctx.fillStyle = colours.line;
     for (let lane = 1; lane <= model.lanes.length; lane++) {
@@ -73,7 +81,8 @@ export function paintLanes(ctx: CanvasRenderingContext2D, scene: Scene): void {
       if (left < (reached.get(lane) ?? -Infinity)) continue;
       reached.set(lane, left + 1);
     }
-    paintBlock(ctx, scene, block, lane, left, right);
+    const where = apart?.ids.has(block.id) ? apart.ctx : ctx;
+    paintBlock(where, scene, block, lane, left, right);
   }
 }
 
@@ -181,140 +190,4 @@ function fitted(ctx: CanvasRenderingContext2D, text: string, room: number): stri
   const wide = ctx.measureText(text).width;
   if (wide <= room) return text;
   return `${text.slice(0, Math.max(1, Math.floor((text.length * room) / wide) - 1))}…`;
-}
-
-function box(
-  ctx: CanvasRenderingContext2D,
-  x: number,
-  y: number,
-  width: number,
-  height: number,
-): void {
-  ctx.beginPath();
-  if (width > 4) ctx.roundRect(x, y, width, height, 2);
-  else ctx.rect(x, y, width, height);
-}
-
-function hatch(
-  ctx: CanvasRenderingContext2D,
-  x: number,
-  y: number,
-  width: number,
-  height: number,
-  colour: string,
-): void {
-  ctx.save();
-  box(ctx, x, y, width, height);
-  ctx.clip();
-  ctx.strokeStyle = colour;
-  ctx.lineWidth = 2;
-  ctx.beginPath();
-  const end = Math.min(x + width, x + 4000);
-  for (let at = x - height; at < end; at += 6) {
-    ctx.moveTo(at, y + height);
-    ctx.lineTo(at + height, y);
-  }
-  ctx.stroke();
-  ctx.restore();
-  ctx.strokeStyle = colour;
-  ctx.lineWidth = 1;
-  box(ctx, x + 0.5, y + 0.5, Math.max(1, width - 1), height - 1);
-  ctx.stroke();
-}
-
-function cross(
-  ctx: CanvasRenderingContext2D,
-  x: number,
-  y: number,
-  arm: number,
-  colour: string,
-): void {
-  ctx.strokeStyle = colour;
-  ctx.lineWidth = 2;
-  ctx.beginPath();
-  ctx.moveTo(x - arm, y - arm);
-  ctx.lineTo(x + arm, y + arm);
-  ctx.moveTo(x - arm, y + arm);
-  ctx.lineTo(x + arm, y - arm);
-  ctx.stroke();
-}
-
-export const TILE = 12;
-
-export function tileColumns(width: number): number {
-  return Math.max(1, Math.floor(width / TILE));
-}
-
-/** One tile for each worker, where there are too many for lanes. */
-export function paintTiles(
-  ctx: CanvasRenderingContext2D,
-  model: PoolModel,
-  colours: Colours,
-  width: number,
-  stale: boolean,
-): void {
-  const columns = tileColumns(width);
-  ctx.clearRect(0, 0, width, Math.ceil(model.lanes.length / columns) * TILE);
-  model.lanes.forEach((lane, index) => {
-    const x = (index % columns) * TILE + 1;
-    const y = Math.floor(index / columns) * TILE + 1;
-    const edge = TILE - 3;
-    const state = lane.worker?.state;
-    ctx.lineWidth = 1;
-    ctx.setLineDash(state === "starting" ? [2, 2] : []);
-    if (lane.died) {
-      cross(ctx, x + edge / 2, y + edge / 2, 3, colours.error);
-    } else if (state === "interrupting") {
-      hatch(ctx, x, y, edge, edge, colours.warn);
-    } else if (state !== undefined && TAKEN.has(state) && !stale) {
-      ctx.fillStyle = colours.busy;
-      ctx.fillRect(x, y, edge, edge);
-    } else {
-      ctx.strokeStyle = state === "starting" ? colours.quiet : colours.line;
-      ctx.strokeRect(x + 0.5, y + 0.5, edge - 1, edge - 1);
-    }
-    ctx.setLineDash([]);
-  });
-}
-
-/** How many workers were busy over time, as one lane; above its line, what waited. */
-export function paintLoad(ctx: CanvasRenderingContext2D, scene: Scene, height: number): void {
-  const { model, colours, width, pad } = scene;
-  ctx.clearRect(0, 0, width + pad, height);
-  const capacity = Math.max(1, model.lanes.length);
-  const { samples } = model;
-  ctx.fillStyle = colours.finished;
-  ctx.strokeStyle = colours.busy;
-  ctx.lineWidth = 1.5;
-  const floor = height - 1;
-  const y = (taken: number) => floor - (Math.min(taken, capacity) / capacity) * (height - 6);
-  const line = new Path2D();
-  let last = { x: 0, y: floor };
-  let begun = false;
-  for (const sample of samples) {
-    const x = xOf(scene, sample.at);
-    const next = { x: Math.max(0, x), y: y(sample.taken) };
-    if (!begun || x < 0) line.moveTo(next.x, next.y);
-    else {
-      line.lineTo(next.x, last.y);
-      line.lineTo(next.x, next.y);
-    }
-    begun = true;
-    last = next;
-  }
-  line.lineTo(width + pad, last.y);
-  const area = new Path2D(line);
-  area.lineTo(width + pad, floor);
-  area.lineTo(Math.max(0, xOf(scene, samples[0]?.at ?? scene.now)), floor);
-  ctx.fill(area);
-  ctx.stroke(line);
-  ctx.fillStyle = colours.line;
-  ctx.fillRect(0, floor, width + pad, 1);
-  ctx.fillStyle = colours.warn;
-  samples.forEach((sample, index) => {
-    if (!sample.waiting) return;
-    const x = xOf(scene, sample.at);
-    const until = xOf(scene, samples[index + 1]?.at ?? scene.now);
-    if (until > 0) ctx.fillRect(Math.max(0, x), 0, Math.max(1, until - x), 2);
-  });
 }

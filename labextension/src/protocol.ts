@@ -6,10 +6,19 @@
  * seconds by the kernel's clock, sizes are bytes.
  */
 
+/** See `activity.VERSION` there for when it goes up. */
 export const VERSION = 1;
 
 export type WorkerState =
-  "starting" | "standby" | "idle" | "busy" | "leased" | "interrupting" | "resetting" | "stopping";
+  | "starting"
+  | "setting up"
+  | "standby"
+  | "idle"
+  | "busy"
+  | "leased"
+  | "interrupting"
+  | "resetting"
+  | "stopping";
 
 export interface Worker {
   id: number;
@@ -36,6 +45,8 @@ export interface Block {
   /** Its first lines, or the name of its function. */
   code: string;
   session: string | null;
+  /** The id of the notebook cell that has caused it, if that is known. */
+  cell?: string | null;
   error: string | null;
   /** The most memory that its worker was seen to have while it ran. */
   peak: number | null;

@@ -8,14 +8,17 @@
 
 import { Capacity } from "./capacity";
 import { Card } from "./card";
+import { cellsAround } from "./cells";
+import type { Context } from "./context";
 import { attribute, button, copy, el, show, text } from "./dom";
 import { Drawers } from "./drawers";
-import { count } from "./format";
 import { Header } from "./header";
 import { Jobs } from "./jobs";
 import { Lanes } from "./lanes";
 import { DEATHS, type Phase, PoolModel } from "./model";
 import type { Command, PoolState } from "./protocol";
+import { english, type Trans } from "./trans";
+import { Words } from "./words";
 
 export interface MonitorModel {
   /** The first snapshot; null: nothing is known yet. */
@@ -32,6 +35,8 @@ export interface Options {
   interval?: number;
   /** Whoever gets the commands asks before they do harm; else stopping needs a second click. */
   asks?: boolean;
+  /** The language; English by default. */
+  trans?: Trans;
 }
 
 export interface Monitor {
@@ -43,6 +48,8 @@ export interface Monitor {
 
 /** Screen readers are told at most so often, in milliseconds. */
 const TELL = 5000;
+/** Times that are told in minutes are told anew so often, in milliseconds. */
+const MINUTE = 60_000;
 /** A refusal is shown for so long, in milliseconds. */
 const NOTICE = 8000;
 
@@ -56,15 +63,15 @@ export function createMonitor(
 const seconds = (): number => Date.now() / 1000;
 
 class View implements Monitor {
-  private readonly model: PoolModel;
   private readonly root = el("div", "jpm", {
     role: "region",
     // JupyterLab's own use of Enter, Delete and the arrows ends here.
     "data-lm-suppress-shortcuts": "true",
   });
+  private readonly context: Context;
   private readonly card: Card;
   private readonly header: Header;
-  private readonly capacity = new Capacity();
+  private readonly capacity: Capacity;
   private readonly lanes: Lanes;
   private readonly jobs: Jobs;
   private readonly drawers: Drawers;
@@ -72,7 +79,7 @@ class View implements Monitor {
   private readonly trouble = el("div", "jpm-trouble", { role: "alert" });
   private readonly notice = el("div", "jpm-notice", { role: "status" });
   private readonly live = el("div", "jpm-hidden", { "aria-live": "polite" });
-  private readonly timer: ReturnType<typeof setInterval>;
+  private clockTimer: ReturnType<typeof setTimeout> | undefined;
   private noticeTimer: ReturnType<typeof setTimeout> | undefined;
   private readonly interval: number;
   private renderTimer: ReturnType<typeof setTimeout> | undefined;
@@ -88,16 +95,21 @@ class View implements Monitor {
   constructor(
     host: HTMLElement,
     state: PoolState | null,
-    private readonly send: (command: Command) => void,
-    { history, interval = 0, asks = false }: Options,
+    send: (command: Command) => void,
+    { history, interval = 0, asks = false, trans = english }: Options,
   ) {
-    this.model = new PoolModel(history);
+    const model = new PoolModel(history);
+    const cells = cellsAround(this.root);
+    this.context = { model, words: new Words(trans), cells, send, clock: seconds };
     this.interval = interval;
-    this.card = new Card(send);
-    this.header = new Header(this.model, send, asks);
-    this.lanes = new Lanes(this.model, this.card, send, seconds);
-    this.jobs = new Jobs(this.model, send);
-    this.drawers = new Drawers(this.model, send);
+    this.card = new Card(this.context);
+    this.header = new Header(this.context, asks);
+    this.capacity = new Capacity(this.context);
+    this.lanes = new Lanes(this.context, this.card, () => {
+      this.render(true);
+    });
+    this.jobs = new Jobs(this.context);
+    this.drawers = new Drawers(this.context);
     this.root.append(
       this.header.element,
       this.capacity.element,
@@ -113,17 +125,13 @@ class View implements Monitor {
     show(this.notice, false);
     show(this.trouble, false);
     host.append(this.root);
-    // Elapsed times go on, and silence is noticed, without the kernel.
-    this.timer = setInterval(() => {
-      this.tick();
-    }, 1000);
     document.addEventListener("pointerdown", this.clickElsewhere);
     if (state !== null) this.update(state);
     else this.render();
   }
 
   update(state: PoolState): void {
-    this.model.apply(state, seconds());
+    this.context.model.apply(state, seconds());
     if (this.renderTimer !== undefined) return; // it will be in the next picture
     const rest = this.interval - (Date.now() - this.renderedAt);
     if (rest <= 0) {
@@ -145,7 +153,7 @@ class View implements Monitor {
   }
 
   dispose(): void {
-    clearInterval(this.timer);
+    clearTimeout(this.clockTimer);
     clearTimeout(this.noticeTimer);
     clearTimeout(this.renderTimer);
     document.removeEventListener("pointerdown", this.clickElsewhere);
@@ -155,20 +163,17 @@ class View implements Monitor {
     this.root.remove();
   }
 
-  private tick(): void {
-    if (!this.root.isConnected || this.root.offsetParent === null) return;
-    this.render();
-  }
-
-  private render(): void {
+  /** Bring everything up to date; `force` as of `Picture.paint`. */
+  private render(force = false): void {
     clearTimeout(this.renderTimer);
     this.renderTimer = undefined;
     this.renderedAt = Date.now();
     const local = seconds();
-    const phase = this.model.phase(local);
-    const { state } = this.model;
+    const { model, words } = this.context;
+    const { state } = model;
+    const phase = model.phase(local);
     attribute(this.root, "data-phase", phase);
-    attribute(this.root, "aria-label", `Pool ${state?.pool ?? ""}`);
+    attribute(this.root, "aria-label", words.trans.__("Pool %1", state?.pool ?? ""));
     const there = phase !== "none";
     for (const part of [this.header.element, this.capacity.element, this.lanes.element]) {
       show(part, there);
@@ -176,15 +181,38 @@ class View implements Monitor {
     show(this.empty, !there);
     if (there) {
       this.header.update(local);
-      this.capacity.update(this.model);
-      this.lanes.render();
+      this.capacity.update();
+      this.lanes.render(force);
     } else {
       this.renderEmpty(state);
     }
     this.renderTrouble(state);
-    this.jobs.update(this.model.now(local));
+    this.jobs.update(model.now(local));
     this.drawers.update();
     this.tell(phase, local);
+    this.goOn(local);
+  }
+
+  /** Elapsed times go on, and silence is noticed, without the kernel; until nothing changes. */
+  private goOn(local: number): void {
+    clearTimeout(this.clockTimer);
+    const pause = this.changesAfter(local);
+    if (pause === null) return;
+    this.clockTimer = setTimeout(() => {
+      // Where it cannot be seen this ends: the lanes hear of it when it is shown again.
+      if (this.root.isConnected && this.root.offsetParent !== null) this.render();
+    }, pause);
+  }
+
+  /** When the picture will be another one although nothing is heard, in milliseconds; null: never. */
+  private changesAfter(local: number): number | null {
+    const { model } = this.context;
+    const { state } = model;
+    if (state === null || model.silent(local)) return null;
+    if (state.lively) return 1000;
+    if (state.last_ended === null) return null;
+    // What has ended leaves the picture; then only "3 min ago" changes.
+    return model.now(local) - state.last_ended <= this.lanes.seconds ? 1000 : MINUTE;
   }
 
   private renderEmpty(state: PoolState | null): void {
@@ -192,29 +220,36 @@ class View implements Monitor {
     if (key === this.emptyKey) return;
     this.emptyKey = key;
     if (state === null) {
-      this.empty.replaceChildren("Waiting for the kernel…");
+      this.empty.replaceChildren(this.context.words.trans.__("Waiting for the kernel…"));
       return;
     }
+    const { send, words } = this.context;
+    const { trans } = words;
     const others = state.pools.filter((name) => name !== state.pool);
-    const named =
-      state.pool === "default" ? "No pool in this kernel." : `No pool named “${state.pool}”.`;
-    const start = button(
-      "jpm-button jpm-primary",
-      "Start a pool",
-      `Start ${count(state.size, "worker")}`,
-      () => {
-        this.send({ type: "start" });
-      },
-    );
-    const magic = "%%pool_exec";
-    const copying = button("jpm-button", "Copy the magic", magic, () => {
-      void copy(copying, `${magic}\n`);
-    });
-    copying.classList.add("jpm-mono");
-    const parts: Node[] = [el("span", "", {}, named)];
-    if (others.length > 0)
-      parts.push(el("span", "jpm-note", {}, `There are: ${others.join(", ")}.`));
-    else parts.push(start, el("span", "jpm-note", {}, "or begin a cell with"), copying);
+    const parts: Node[] = [
+      el(
+        "span",
+        "",
+        {},
+        state.pool === "default"
+          ? trans.__("No pool in this kernel.")
+          : trans.__("No pool named “%1”.", state.pool),
+      ),
+    ];
+    const note = (words: string) => el("span", "jpm-note", {}, words);
+    if (others.length > 0) {
+      parts.push(note(trans.__("There are: %1.", others.join(", "))));
+    } else {
+      const label = trans._n("Start %1 worker", "Start %1 workers", state.size);
+      const start = button("jpm-button jpm-primary", trans.__("Start a pool"), label, () => {
+        send({ type: "start" });
+      });
+      const magic = "%%pool_exec";
+      const copying = button("jpm-button jpm-mono", trans.__("Copy the magic"), magic, () => {
+        void copy(copying, `${magic}\n`, trans);
+      });
+      parts.push(start, note(trans.__("or begin a cell with")), copying);
+    }
     this.empty.replaceChildren(...parts);
   }
 
@@ -225,9 +260,10 @@ class View implements Monitor {
     this.troubleKey = key;
     show(this.trouble, key !== "");
     if (key === "" || state === null) return;
-    const parts: Node[] = [el("b", "", {}, state.reason ?? "Workers do not start.")];
+    const { trans } = this.context.words;
+    const parts: Node[] = [el("b", "", {}, state.reason ?? trans.__("Workers do not start."))];
     if (state.log) {
-      const log = el("details", "jpm-log", {}, el("summary", "", {}, "Show log"));
+      const log = el("details", "jpm-log", {}, el("summary", "", {}, trans.__("Show log")));
       log.append(el("pre", "", {}, state.log));
       parts.push(log);
     }
@@ -236,19 +272,22 @@ class View implements Monitor {
 
   /** What a screen reader says: that the state has changed or something failed, and not too often. */
   private tell(phase: Phase, local: number): void {
-    const state = this.model.state;
+    const { model, words } = this.context;
+    const { trans } = words;
+    const { state } = model;
     const errors = state?.error_count ?? 0;
     if (local * 1000 - this.told.at < TELL) return;
     const changed = phase !== this.told.phase;
     const failed = errors - this.told.errors;
     if (!changed && failed <= 0) return;
-    const died =
-      failed > 0 &&
-      this.model.errors.slice(-failed).some(({ outcome }) => DEATHS.has(outcome ?? ""));
-    const parts = [changed ? `Pool ${state?.pool ?? ""}: ${phase}` : ""];
-    if (failed > 0)
-      parts.push(`${count(failed, "request")} failed${died ? ", a worker died" : ""}`);
-    if (this.told.phase !== null) text(this.live, parts.filter(Boolean).join(". "));
+    const parts: string[] = [];
+    if (changed) parts.push(trans.__("Pool %1: %2", state?.pool ?? "", words.phase(phase)));
+    if (failed > 0) {
+      parts.push(trans._n("%1 request failed", "%1 requests failed", failed));
+      const outcomes = model.errors.slice(-failed).map(({ outcome }) => outcome ?? "");
+      if (outcomes.some((outcome) => DEATHS.has(outcome))) parts.push(trans.__("A worker died"));
+    }
+    if (this.told.phase !== null) text(this.live, parts.join(". "));
     this.told = { phase, errors, at: this.told.phase === null ? -Infinity : local * 1000 };
   }
 

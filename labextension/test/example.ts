@@ -17,6 +17,7 @@ export function block(changes: Partial<Block>): Block {
     outcome: null,
     code: "1 + 1",
     session: null,
+    cell: null,
     error: null,
     peak: null,
     ...changes,

@@ -97,7 +97,7 @@ describe("a kernel's link", () => {
   });
 
   it("knows the pools of a kernel that answers", async () => {
-    link.greet();
+    void link.greet();
     expect(link.standing).toBe("asking");
     expect(kernel.asked.map(({ type }) => type)).toEqual(["pool_hello"]);
     kernel.asked[0]?.answer(example.pool_hello_reply);
@@ -108,7 +108,7 @@ describe("a kernel's link", () => {
   });
 
   it("takes a kernel that does not answer for one without the extension", async () => {
-    link.greet();
+    void link.greet();
     await vi.advanceTimersByTimeAsync(PATIENCE);
     expect(link.standing).toBe("silent");
     // The answer of a kernel that was only slow.
@@ -117,8 +117,26 @@ describe("a kernel's link", () => {
     expect(link.standing).toBe("there");
   });
 
+  it("asks nothing when a cell loads the extension and nobody has looked", () => {
+    kernel.tell("execute_input", { code: "%load_ext jupyter_pool" });
+    kernel.tell("status", { execution_state: "idle" }, "execute_request");
+    expect(kernel.asked).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it("says when the kernel has answered, or will not", async () => {
+    const answered = link.greet().then(() => link.standing);
+    kernel.asked[0]?.answer(hello);
+    await expect(answered).resolves.toBe("there");
+    kernel.statusChanged.emit("restarting");
+    kernel.statusChanged.emit("dead");
+    const waited = link.greet().then(() => link.standing);
+    await vi.advanceTimersByTimeAsync(PATIENCE);
+    await expect(waited).resolves.toBe("silent");
+  });
+
   it("asks again when a cell has loaded the extension", async () => {
-    link.greet();
+    void link.greet();
     await vi.advanceTimersByTimeAsync(PATIENCE);
     kernel.tell("execute_input", { code: "1 + 1" });
     kernel.tell("status", { execution_state: "idle" }, "execute_request");
@@ -159,14 +177,14 @@ describe("a kernel's link", () => {
     expect(link.standing).toBe("mismatch");
     expect(link.version).toBe(VERSION + 1);
     expect(link.states.size).toBe(0);
-    link.greet();
+    void link.greet();
     kernel.asked[0]?.answer({ ...hello, v: VERSION + 1 });
     await settle();
     expect(link.standing).toBe("mismatch");
   });
 
   it("forgets everything at a restart, and asks again when the kernel is up", async () => {
-    link.greet();
+    void link.greet();
     kernel.asked[0]?.answer(hello);
     await settle();
     kernel.tell("pool_list", example.pool_list);
@@ -181,7 +199,7 @@ describe("a kernel's link", () => {
   });
 
   it("asks for what it has missed while the connection was gone", async () => {
-    link.greet();
+    void link.greet();
     kernel.asked[0]?.answer(hello);
     await settle();
     kernel.connectionStatusChanged.emit("connecting");

@@ -52,7 +52,7 @@ describe("a monitor", () => {
     );
     expect(rows).toEqual([
       "Worker 1, busy for 2.0 s, 54 MB",
-      "Worker 2, leased for 10 s, 48 MB",
+      "Worker 2, held for 10 s, 48 MB",
       "Worker 3, idle",
     ]);
     expect(words(".jpm-job")).toContain("47/50 · 1:00 · 4.0 s left");
@@ -199,11 +199,11 @@ describe("a monitor", () => {
     const live = () => words("[aria-live=polite]");
     expect(live()).toBe("");
     monitor.update(snapshot({ waiting: 3 }));
-    expect(live()).toBe("Pool default: saturated");
+    expect(live()).toBe("Pool default: Saturated");
     monitor.update(snapshot({ waiting: 0, error_count: 2 }));
-    expect(live()).toBe("Pool default: saturated");
+    expect(live()).toBe("Pool default: Saturated");
     vi.advanceTimersByTime(5000);
     monitor.update(snapshot({ waiting: 0, error_count: 2, now: snapshot().now + 5 }));
-    expect(live()).toBe("Pool default: busy. 1 request failed");
+    expect(live()).toBe("Pool default: Busy. 1 request failed");
   });
 });

@@ -1,14 +1,25 @@
 /** The commands: in the palette, and on rows of the panel by the context menu. */
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
-import { Clipboard, type ICommandPalette, InputDialog } from "@jupyterlab/apputils";
+import { Clipboard, type ICommandPalette, InputDialog, Notification } from "@jupyterlab/apputils";
 import type { TranslationBundle } from "@jupyterlab/translation";
-import type { Command, PoolState } from "../protocol";
+import type { Block, Command, PoolState } from "../protocol";
 import type { Follower } from "./follow";
 import type { KernelLink } from "./link";
+import type { Notebooks } from "./notebooks";
 import type { Orders } from "./orders";
 
 export const OPEN = "jupyter-pool:open";
+
+const ARGUMENTS = {
+  type: "object",
+  properties: {
+    here: {
+      type: "boolean",
+      description: "Whether it is for what the context menu was opened on.",
+    },
+  },
+};
 
 interface Choice<T> {
   label: string;
@@ -30,22 +41,23 @@ export class Commands {
     private readonly app: JupyterFrontEnd,
     private readonly follower: Follower,
     private readonly orders: Orders,
+    private readonly notebooks: Notebooks,
     private readonly trans: TranslationBundle,
-    private readonly open: () => void,
+    private readonly openPanel: () => void,
   ) {}
 
   register(palette: ICommandPalette | null): void {
     const { trans } = this;
     const pools = () => this.states.length > 0;
     this.add(palette, OPEN, trans.__("Show Kernel Pools"), () => {
-      this.open();
+      this.openPanel();
     });
     this.add(
       palette,
       "jupyter-pool:start",
       trans.__("Start the Default Pool"),
       () => this.start(),
-      () => this.link?.standing === "there" && !this.link.pools.includes(this.link.startable.name),
+      () => this.mayStart,
     );
     this.add(
       palette,
@@ -72,14 +84,14 @@ export class Commands {
       palette,
       "jupyter-pool:interrupt-worker",
       trans.__("Interrupt a Worker…"),
-      () => this.interrupt(),
+      (here) => this.interrupt(here),
       () => this.states.some((state) => state.workers.some(({ request }) => request !== null)),
     );
     this.add(
       palette,
       "jupyter-pool:restart-worker",
       trans.__("Restart a Worker…"),
-      () => this.restart(),
+      (here) => this.restart(here),
       () => this.states.some((state) => state.workers.length > 0),
     );
     this.add(
@@ -96,8 +108,15 @@ export class Commands {
       () => this.endSession(),
       pools,
     );
-    this.add(palette, "jupyter-pool:copy-error", trans.__("Copy an Error…"), () =>
-      this.copyError(),
+    this.add(
+      palette,
+      "jupyter-pool:go-to-cell",
+      trans.__("Go to the Cell of a Request…"),
+      (here) => this.goToCell(here),
+      () => this.withCells().length > 0,
+    );
+    this.add(palette, "jupyter-pool:copy-error", trans.__("Copy an Error…"), (here) =>
+      this.copyError(here),
     );
   }
 
@@ -105,14 +124,14 @@ export class Commands {
     palette: ICommandPalette | null,
     id: string,
     label: string,
-    execute: () => unknown,
+    execute: (here: boolean) => unknown,
     isEnabled: () => boolean = () => true,
   ): void {
     this.app.commands.addCommand(id, {
       label,
-      execute,
+      execute: ({ here }) => execute(here === true),
       isEnabled,
-      describedBy: { args: { type: "object", properties: {} } },
+      describedBy: { args: ARGUMENTS },
     });
     palette?.addItem({ command: id, category: this.trans.__("Kernel Pools") });
   }
@@ -125,8 +144,15 @@ export class Commands {
     return [...(this.link?.states.values() ?? [])];
   }
 
-  /** What the context menu was opened on: an attribute's value, and the pool it belongs to. */
-  private hit(name: "worker" | "request" | "error"): { pool: string; value: string } | null {
+  /**
+   * What the context menu was opened on: an attribute's value, and the pool it belongs to; null
+   * where the command does not come from there.
+   */
+  private hit(
+    here: boolean,
+    name: "worker" | "request" | "error" | "cell",
+  ): { pool: string; value: string } | null {
+    if (!here) return null; // a menu that was open earlier is remembered
     const node = this.app.contextMenuHitTest((element) => element.dataset[name] !== undefined);
     const value = node?.dataset[name];
     const pool = node?.closest<HTMLElement>("[data-pool]")?.dataset.pool;
@@ -137,8 +163,18 @@ export class Commands {
     if (this.link !== null) await this.orders.give(this.link, pool, command);
   }
 
+  /** Nobody may have asked yet whether the kernel could. */
+  private get mayStart(): boolean {
+    const { link } = this;
+    if (link?.standing === "unknown") return true;
+    return link?.standing === "there" && !link.pools.includes(link.startable.name);
+  }
+
   private async start(): Promise<void> {
-    if (this.link !== null) await this.give(this.link.startable.name, { type: "start" });
+    const { link } = this;
+    if (link?.standing === "unknown") await link.greet();
+    if (link !== null && this.mayStart) await this.give(link.startable.name, { type: "start" });
+    else this.openPanel(); // it says why not, and what to do
   }
 
   private pool(): Promise<PoolState | null> {
@@ -173,8 +209,8 @@ export class Commands {
     return choose(this.trans.__("Which worker?"), choices);
   }
 
-  private async interrupt(): Promise<void> {
-    const hit = this.hit("request");
+  private async interrupt(here: boolean): Promise<void> {
+    const hit = this.hit(here, "request");
     if (hit !== null) return this.give(hit.pool, { type: "cancel", request: hit.value });
     const found = await this.worker(true);
     const state = this.states.find(({ pool }) => pool === found?.pool);
@@ -182,21 +218,28 @@ export class Commands {
     if (state && request) await this.give(state.pool, { type: "cancel", request });
   }
 
-  private async restart(): Promise<void> {
-    const hit = this.hit("worker");
+  private async restart(here: boolean): Promise<void> {
+    const hit = this.hit(here, "worker");
     const found = hit === null ? null : { pool: hit.pool, worker: Number(hit.value) };
     const { pool, worker } = found ?? (await this.worker(false)) ?? {};
     if (pool !== undefined && worker !== undefined)
       await this.give(pool, { type: "restart", worker });
   }
 
-  private requests(): Choice<{ pool: string; request: string }>[] {
+  /** What runs and what waits. */
+  private unfinished(): [string, Block][] {
     return this.states.flatMap(({ pool, blocks, waiters }) =>
-      [...blocks.filter(({ ended }) => ended === null), ...waiters].map(({ id, code }) => ({
-        label: `${pool}: ${line(code) || id} (${id})`,
-        value: { pool, request: id },
-      })),
+      [...blocks.filter(({ ended }) => ended === null), ...waiters].map(
+        (block): [string, Block] => [pool, block],
+      ),
     );
+  }
+
+  private requests(): Choice<{ pool: string; request: string }>[] {
+    return this.unfinished().map(([pool, { id, code }]) => ({
+      label: `${pool}: ${line(code) || id} (${id})`,
+      value: { pool, request: id },
+    }));
   }
 
   private async cancel(): Promise<void> {
@@ -214,8 +257,26 @@ export class Commands {
       await this.give(found.pool, { type: "end_session", session: found.session });
   }
 
-  private async copyError(): Promise<void> {
-    const hit = this.hit("error");
+  /** What runs, waits or has failed, and comes from a cell. */
+  private withCells(): Choice<string>[] {
+    return [...this.unfinished(), ...(this.link?.errors() ?? [])].flatMap(([pool, block]) =>
+      block.cell
+        ? [{ label: `${pool}: ${line(block.code) || block.id} (${block.id})`, value: block.cell }]
+        : [],
+    );
+  }
+
+  private async goToCell(here: boolean): Promise<void> {
+    const { link, trans } = this;
+    const cell =
+      this.hit(here, "cell")?.value ?? (await choose(trans.__("Which request?"), this.withCells()));
+    if (cell === null || link === null) return;
+    if (this.notebooks.ofKernel(link.kernel.id)?.show(cell)) return;
+    Notification.warning(trans.__("The cell is gone"), { autoClose: 5000 });
+  }
+
+  private async copyError(here: boolean): Promise<void> {
+    const hit = this.hit(here, "error");
     const found =
       hit?.value ??
       (await choose(

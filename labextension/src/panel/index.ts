@@ -11,8 +11,10 @@ import { INotebookTracker } from "@jupyterlab/notebook";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { IStatusBar } from "@jupyterlab/statusbar";
 import { ITranslator, nullTranslator } from "@jupyterlab/translation";
+import { answerForCells } from "../cells";
 import { Commands } from "./commands";
 import { Follower } from "./follow";
+import { Notebooks } from "./notebooks";
 import { Orders } from "./orders";
 import { PoolPanel } from "./panel";
 import { readSettings } from "./settings";
@@ -49,13 +51,19 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const follower = new Follower(app.shell, notebooks, consoles);
     const orders = new Orders(trans);
     const panel = new PoolPanel(follower, orders, trans);
+    const cells = new Notebooks(app.shell, notebooks);
+    answerForCells(document, (asking) => {
+      const kernel = follower.current?.link?.kernel;
+      if (!panel.node.contains(asking)) return cells.around(asking);
+      return kernel ? cells.ofKernel(kernel.id) : null;
+    });
     const open = () => {
       app.shell.activateById(panel.id);
     };
     let side = "right";
     app.shell.add(panel, side, { rank: RANK });
     restorer?.add(panel, panel.id);
-    new Commands(app, follower, orders, trans, open).register(palette);
+    new Commands(app, follower, orders, cells, trans, open).register(palette);
 
     const status = new StatusItem(follower, trans, open);
     statusBar?.registerStatusItem(ID, {

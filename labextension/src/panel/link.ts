@@ -47,7 +47,7 @@ export class KernelLink {
   private timer: ReturnType<typeof setTimeout> | undefined;
   /** The kernel has restarted and is to be greeted when it is up. */
   private again = false;
-  /** A cell has spoken of the extension. */
+  /** A cell has spoken of the extension, which somebody has asked for and not found. */
   private loading = false;
   private disposed = false;
 
@@ -83,15 +83,21 @@ export class KernelLink {
     );
   }
 
-  /** Ask the kernel whether it has the extension; if so, it tells everything from now on. */
-  greet(): void {
+  /**
+   * Ask the kernel whether it has the extension; if so, it tells everything from now on. Resolved
+   * when it has answered, or will not.
+   */
+  async greet(): Promise<void> {
     if (this.disposed || this.kernel.isDisposed || this.kernel.status === "dead") return;
     if (this.standing !== "there") this.stand("asking");
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
-      if (this.standing === "asking") this.stand("silent");
-    }, PATIENCE);
-    void this.request("pool_hello", { v: VERSION }).then(
+    const patience = new Promise<void>((resolve) => {
+      this.timer = setTimeout(() => {
+        if (this.standing === "asking") this.stand("silent");
+        resolve();
+      }, PATIENCE);
+    });
+    const answer = this.request("pool_hello", { v: VERSION }).then(
       (content) => {
         clearTimeout(this.timer);
         if (this.disposed || !isHello(content)) return;
@@ -105,6 +111,7 @@ export class KernelLink {
         // The connection is gone, or the kernel: whatever comes next is told by its status.
       },
     );
+    await Promise.race([patience, answer]);
   }
 
   /** Ask for something to be done to a pool; rejected with the kernel's reason. */
@@ -136,10 +143,10 @@ export class KernelLink {
     } else if (type === "pool_list" && isPoolList(content)) {
       if (!this.speaks(content.v)) return;
       this.list(content.pools);
-      if (this.standing !== "there" && this.standing !== "asking") this.greet();
+      if (this.standing !== "there" && this.standing !== "asking") void this.greet();
     } else if (type === "pool_notice" && isNotice(content)) {
       this.changes.emit({ kind: "notice", pool: content.pool, text: content.text });
-    } else if (type === "execute_input" && this.standing !== "there") {
+    } else if (type === "execute_input" && ["asking", "silent"].includes(this.standing)) {
       const { code } = message.content as { code?: string };
       this.loading ||= code?.includes("jupyter_pool") ?? false;
     } else if (this.loading && KernelMessage.isStatusMsg(message)) {
@@ -147,7 +154,7 @@ export class KernelLink {
       if (message.content.execution_state !== "idle" || parent.msg_type !== "execute_request")
         return;
       this.loading = false;
-      this.greet();
+      void this.greet();
     }
   }
 
@@ -194,12 +201,12 @@ export class KernelLink {
       this.stand("unknown");
     } else if (this.again && (status === "idle" || status === "busy")) {
       this.again = false;
-      this.greet();
+      void this.greet();
     }
   }
 
   private connectionChanged(_: unknown, status: Kernel.ConnectionStatus): void {
     // What was told meanwhile is lost.
-    if (status === "connected" && this.standing === "there") this.greet();
+    if (status === "connected" && this.standing === "there") void this.greet();
   }
 }

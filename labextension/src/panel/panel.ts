@@ -104,7 +104,7 @@ export class PoolPanel extends Widget {
     const spec = await link.kernel.spec;
     this.language = { link, python: (spec?.language ?? "python").toLowerCase() === "python" };
     if (this.link !== link) return;
-    if (this.language.python) link.greet();
+    if (this.language.python) void link.greet();
     else this.render();
   }
 
@@ -143,7 +143,12 @@ export class PoolPanel extends Widget {
     const monitor = createMonitor(host, {
       state,
       send: (command) => void this.orders.give(link, name, command),
-      options: { history, interval: Math.round(1000 / updateRate), asks: confirm },
+      options: {
+        history,
+        interval: Math.round(1000 / updateRate),
+        asks: confirm,
+        trans: this.trans,
+      },
     });
     // In the order of their names.
     const after = [...this.shown].find(([other]) => other > name)?.[1].host ?? null;
@@ -201,7 +206,7 @@ export class PoolPanel extends Widget {
 
   private copying(magic: string): HTMLElement {
     const node = button("jpm-button jpm-mono", this.trans.__("Copy %1", magic), magic, () => {
-      void copy(node, `${magic}\n`);
+      void copy(node, `${magic}\n`, this.trans);
     });
     return node;
   }
