@@ -107,7 +107,8 @@ class DirectIOPub(IOPubThread):
             self._begun = time.monotonic()
             if not self._watching:
                 self._watching = True
-                loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+                io_loop: Any = self.io_loop  # asyncio's below it has no type of its own
+                loop: asyncio.AbstractEventLoop = io_loop.asyncio_loop
                 loop.call_soon_threadsafe(loop.call_later, _LASTS, self._watch)
 
     def _watch(self) -> None:

@@ -21,7 +21,7 @@ from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell
 from IPython.core.error import StdinNotImplementedError, UsageError
 from IPython.core.events import EventManager, available_events
-from IPython.core.interactiveshell import _asyncio_runner  # type: ignore[attr-defined]
+from IPython.core.interactiveshell import _asyncio_runner
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Type
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from IPython.core.completer import SimpleCompletion
 
@@ -195,8 +195,9 @@ def _only_magics_above(context: CompletionContext) -> bool:
 def _result(texts: Iterable[str], fragment: str, *, found: bool) -> SimpleMatcherResult:
     completions = [SimpleCompletion(text, type="magic") for text in texts]
     # The other keys of the TypedDict are optional in fact.
-    return {  # type: ignore[typeddict-item]
+    told = {
         "completions": completions,
         "matched_fragment": fragment,
         "suppress": found and bool(completions),
     }
+    return cast("SimpleMatcherResult", told)

@@ -68,9 +68,7 @@ class OptionParser(MagicArgumentParser):
     """
 
     def __init__(self, magic: str, description: str) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            prog=magic, description=description, formatter_class=_Help
-        )
+        super().__init__(prog=magic, description=description, formatter_class=_Help)
         self.allow_abbrev = False
         self.color = False  # Python 3.14
 

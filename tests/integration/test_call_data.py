@@ -326,7 +326,7 @@ def test_a_handle_arrives_as_its_value_wherever_it_is(pool: KernelPool, x: Array
         named=with_handle,
         other=with_handle,
     )
-    assert future.result(DEADLINE) == (True, x.sum())
+    assert future.result(DEADLINE) == (True, float(x.sum()))
 
 
 def test_a_function_may_refer_to_a_handle(pool: KernelPool, x: Array) -> None:
@@ -335,8 +335,8 @@ def test_a_function_may_refer_to_a_handle(pool: KernelPool, x: Array) -> None:
     def same(a: Any) -> tuple[bool, float]:
         return a is handle, total(handle)
 
-    assert pool.submit(same, handle).result(DEADLINE) == (True, x.sum())
-    assert list(pool.map(same, [handle] * 5)) == [(True, x.sum())] * 5
+    assert pool.submit(same, handle).result(DEADLINE) == (True, float(x.sum()))
+    assert list(pool.map(same, [handle] * 5)) == [(True, float(x.sum()))] * 5
     for call in (functools.partial(total, handle), lambda: total(handle)):
         assert pool.submit(call).result(DEADLINE) == x.sum()
 
@@ -412,7 +412,7 @@ def test_a_call_whose_function_must_be_sent_again_does_not_lose_it(
 
         get_ipython().kernel._calls._functions._known.clear()
 
-    expected = (x.sum(), len(padding))
+    expected = (float(x.sum()), len(padding))
     with KernelPool(1) as one:
         mine = one.put(x)
         assert one.submit(call, mine).result(DEADLINE) == expected

@@ -40,6 +40,8 @@ class Isolation:
         os.environ["JUPYTER_PLATFORM_DIRS"] = (
             "1"  # else jupyter_core warns, and warnings are errors
         )
+        # An npm on the path, which JupyterLab's server asks where packages are, leaves its cache.
+        os.environ["NODE_DISABLE_COMPILE_CACHE"] = "1"
         tempfile.tempdir = None
 
     def close(self) -> None:

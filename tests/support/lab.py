@@ -59,8 +59,6 @@ class QuickstartServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jupyter_pool.cli", "quickstart", "--no-browser", "--port=0"],
             cwd=self.folder,
-            # An npm on the path, which JupyterLab asks where packages are, would leave its cache.
-            env={**os.environ, "NODE_DISABLE_COMPILE_CACHE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

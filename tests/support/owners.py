@@ -95,7 +95,8 @@ class KernelOwner:
         said: list[str] = []
 
         def listen(message: dict[str, Any]) -> None:
-            if message["msg_type"] == "stream":
+            # Not what is on stderr: since Python 3.12 it warns there of a fork beside threads.
+            if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
                 said.append(message["content"]["text"])
 
         reply = self.wait_for(

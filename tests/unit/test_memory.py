@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def running(code: str) -> Iterator[tuple[int, list[int]]]:
             processes.kill_session(process.pid)
 
 
+def stop(pid: int) -> None:
+    """Have a child stand still, so that two looks at its memory see the same."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 def found(pid: int) -> tuple[int, int, int]:
     memory = measure(pid)
     assert memory is not None
@@ -57,6 +64,7 @@ ids.append(child)
 
 def test_a_process_alone() -> None:
     with running(f"held = b'x' * {SIZE}") as (pid, _):
+        stop(pid)
         rss, uss, pss = found(pid)
         assert SIZE < uss <= pss <= rss < 2 * SIZE
         assert resident(pid) == rss
