@@ -349,7 +349,7 @@ def load(shell: InteractiveShell) -> None:
         from .panel import open_panel
 
         magics.panel = open_panel(shell, magics.pools)
-        magics.causes = Causes(shell, magics._cell_id())
+        magics.causes = Causes(shell, cell_id(shell))
 
 
 def unload(shell: InteractiveShell) -> None:

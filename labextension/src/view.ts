@@ -198,10 +198,13 @@ class View implements Monitor {
     clearTimeout(this.clockTimer);
     const pause = this.changesAfter(local);
     if (pause === null) return;
-    this.clockTimer = setTimeout(() => {
-      // Where it cannot be seen this ends: the lanes hear of it when it is shown again.
-      if (this.root.isConnected && this.root.offsetParent !== null) this.render();
-    }, pause);
+    this.clockTimer = setTimeout(
+      () => {
+        // Where it cannot be seen this ends: the lanes hear of it when it is shown again.
+        if (this.root.isConnected && this.root.offsetParent !== null) this.render();
+      },
+      Math.max(pause, this.interval),
+    );
   }
 
   /** When the picture will be another one although nothing is heard, in milliseconds; null: never. */

@@ -39,6 +39,7 @@ class FakeKernel {
   readonly isDisposed = false;
   readonly status = "idle";
   readonly asked: Asked[] = [];
+  session = "first";
 
   sendControlMessage(message: KernelMessage.IControlMessage): unknown {
     let answer: (content: object) => void = () => undefined;
@@ -59,7 +60,7 @@ class FakeKernel {
   tell(type: string, content: object, parent = ""): void {
     this.iopubMessage.emit({
       channel: "iopub",
-      header: { msg_type: type },
+      header: { msg_type: type, session: this.session },
       parent_header: { msg_type: parent },
       content,
     });
@@ -194,6 +195,25 @@ describe("a kernel's link", () => {
     expect([link.pools, link.states.size]).toEqual([[], 0]);
     kernel.statusChanged.emit("idle");
     expect(link.standing).toBe("asking");
+    await vi.advanceTimersByTimeAsync(PATIENCE);
+    expect(link.standing).toBe("silent");
+  });
+
+  it("sees a restart in another window by the kernel's new session", async () => {
+    void link.greet();
+    kernel.asked[0]?.answer(hello);
+    await settle();
+    kernel.tell("pool_list", example.pool_list);
+    kernel.tell("pool_state", snapshot());
+    kernel.session = "the server's own";
+    kernel.tell("status", { execution_state: "restarting" });
+    expect(link.standing).toBe("there");
+    kernel.session = "second";
+    kernel.tell("status", { execution_state: "busy" });
+    expect(link.standing).toBe("asking");
+    expect([link.pools, link.states.size, kernel.asked.length]).toEqual([[], 0, 2]);
+    kernel.tell("status", { execution_state: "idle" });
+    expect(kernel.asked).toHaveLength(2);
     await vi.advanceTimersByTimeAsync(PATIENCE);
     expect(link.standing).toBe("silent");
   });

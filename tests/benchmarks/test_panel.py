@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from browser.conftest import page  # noqa: F401 - a fixture
-from browser.test_monitor import START, await_cell, run_cell
-from browser.test_panel import await_words, open_notebook, open_panel
+from browser.conftest import (  # noqa: F401 - fixtures
+    browser,
+    cells,
+    desk,
+    front_end,
+    new_page,
+    page,
+    server,
+)
+from browser.test_panel import START
 
 import jupyter_pool
-from support.lab import QuickstartServer
+from support.front_end import (
+    await_cell,
+    await_words,
+    open_notebook,
+    open_panel,
+    output,
+    panel,
+    run_cell,
+    with_cells,
+)
+from support.lab import set_for_user
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+    from support.lab import Desk
 
 ROUNDS = 20
 
@@ -64,64 +81,40 @@ OBSERVE = """() => {
 }"""
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[QuickstartServer]:
-    cells = [START.format(size=1), MEASURED]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    }
-    nbformat.write(notebook, tmp_path / "work.ipynb")
-    settings = Path(jupyter_lab_settings()) / "jupyter-pool" / "panel.jupyterlab-settings"
-    settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps({"confirm": False}))
-    with QuickstartServer(tmp_path) as server:
-        yield server
-    settings.unlink()
-
-
-def jupyter_lab_settings() -> str:
-    from jupyterlab.commands import get_user_settings_dir
-
-    return str(get_user_settings_dir())
-
-
 def p95(values: list[float]) -> float:
     return statistics.quantiles(values, n=20)[-1]
 
 
 @pytest.mark.requires("chromium")
 @pytest.mark.timeout(600)
+@with_cells(START.format(size=1), MEASURED)
 def test_the_panel_is_quick_while_the_main_thread_is_busy(
-    server: QuickstartServer,
+    desk: Desk,  # noqa: F811
     page: Page,  # noqa: F811
 ) -> None:
-    open_notebook(page, server)
+    set_for_user("jupyter-pool/panel", {"confirm": False})
+    open_notebook(page, desk)
     open_panel(page)
     run_cell(page, 0)
-    await_words(page, "No request yet.")
+    await_words(panel(page), "No request yet.")
     run_cell(page, 1, wait=False)
     page.evaluate(OBSERVE)
-    panel = page.locator("#jupyter-pool-panel")
     for _ in range(ROUNDS):
-        (server.folder / "work").touch()
-        await_words(page, "1 of 1 busy")
-        (server.folder / "rest").touch()
-        panel.locator(".jpm-row[data-state=idle]").wait_for()
+        (desk.folder / "work").touch()
+        await_words(panel(page), "1 of 1 busy")
+        (desk.folder / "rest").touch()
+        panel(page).locator(".jpm-row[data-state=idle]").wait_for()
     for _ in range(ROUNDS):
-        row = panel.locator(".jpm-row[data-state=idle]")
+        row = panel(page).locator(".jpm-row[data-state=idle]")
         row.wait_for()
         worker = row.get_attribute("data-worker")
         row.hover()
         row.get_by_role("button", name="Restart the worker").click()
-        panel.locator(f".jpm-row[data-worker='{worker}']").wait_for(state="detached")
+        panel(page).locator(f".jpm-row[data-worker='{worker}']").wait_for(state="detached")
     seen, clicked = page.evaluate("[globalThis.seen, globalThis.clicked]")
-    (server.folder / "go-on").touch()
+    (desk.folder / "go-on").touch()
     await_cell(page, 1)
-    output = page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output").inner_text()
-    changes, restarts = json.loads(output)
+    changes, restarts = json.loads(output(page, 1).inner_text())
     assert len(changes) == len(seen) == len(restarts) == len(clicked) == ROUNDS
     shown = [after - before for before, after in zip(changes, seen, strict=True)]
     reached = [after - before for before, after in zip(clicked, restarts, strict=True)]

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
-import pytest
-from browser.test_monitor import run_cell, with_cells
-from browser.test_panel import open_notebook
-
-from support.lab import QuickstartServer
+from support.front_end import open_notebook, run_cell, with_cells
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, WebSocket
 
-pytestmark = [
-    pytest.mark.requires("chromium"),
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-]
+    from support.lab import Desk
 
 #: Notes who sets a timer or asks for a frame, if that is code of the extension (and not the loader that
 #: fetches it when the page is loaded).
@@ -37,30 +26,8 @@ for (const name of ["setTimeout", "setInterval", "requestAnimationFrame"]) {
 }"""
 
 
-@pytest.fixture
-def cells(request: pytest.FixtureRequest) -> list[str]:
-    found: list[str] = request.param
-    return found
-
-
-@pytest.fixture
-def server(tmp_path: Path, cells: list[str]) -> Iterator[QuickstartServer]:
-    """JupyterLab, and a notebook with these cells."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    }
-    nbformat.write(notebook, tmp_path / "work.ipynb")
-    with QuickstartServer(tmp_path) as server:
-        yield server
-
-
 @with_cells("1 + 1", "%load_ext jupyter_pool", "2 + 2", "%pool_start --size 1;")
-def test_without_a_pool_nothing_is_sent_and_no_timer_is_set(
-    server: QuickstartServer, page: Page
-) -> None:
+def test_without_a_pool_nothing_is_sent_and_no_timer_is_set(desk: Desk, page: Page) -> None:
     told: list[bytes] = []
 
     def note(frame: str | bytes) -> None:
@@ -74,7 +41,7 @@ def test_without_a_pool_nothing_is_sent_and_no_timer_is_set(
 
     page.on("websocket", listen)
     page.add_init_script(NOTE_TIMERS)
-    open_notebook(page, server)
+    open_notebook(page, desk)
     for index in range(3):
         run_cell(page, index)
     assert page.locator("#jupyter-pool-panel").count() == 1

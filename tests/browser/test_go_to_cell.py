@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
-import pytest
-from browser.test_monitor import await_cell, run_cell, with_cells
-from browser.test_panel import open_notebook, open_panel, panel
-
-from support.lab import QuickstartServer
+from support.front_end import (
+    await_cell,
+    command,
+    monitor,
+    open_notebook,
+    open_panel,
+    panel,
+    run_cell,
+    with_cells,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-pytestmark = [
-    pytest.mark.requires("chromium"),
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-]
+    from support.lab import Desk
 
 START = "%load_ext jupyter_pool\n%pool_start --size 1;\nfrom jupyter_pool import get_pool"
 FAILS = "get_pool().execute('1/0  # the cause', check=False);"
 WORKS = "long = get_pool().submit_code('import time; time.sleep(600)')"
 MANY = "\n".join(f"# line {n}" for n in range(80))
-
-
-@pytest.fixture
-def cells(request: pytest.FixtureRequest) -> list[str]:
-    found: list[str] = request.param
-    return found
-
-
-@pytest.fixture
-def server(tmp_path: Path, cells: list[str]) -> Iterator[QuickstartServer]:
-    """JupyterLab, and a notebook with these cells."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    }
-    nbformat.write(notebook, tmp_path / "work.ipynb")
-    with QuickstartServer(tmp_path) as server:
-        yield server
 
 
 def select_latest(view: Locator) -> None:
@@ -76,10 +55,8 @@ def await_selected(page: Page, index: int) -> None:
 
 
 @with_cells(START, FAILS, MANY, MANY, "'last'")
-def test_the_panel_goes_to_a_requests_cell_and_says_when_it_is_gone(
-    server: QuickstartServer, page: Page
-) -> None:
-    open_notebook(page, server)
+def test_the_panel_goes_to_a_requests_cell_and_says_when_it_is_gone(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     open_panel(page)
     for index in (0, 1):
         run_cell(page, index)
@@ -100,9 +77,7 @@ def test_the_panel_goes_to_a_requests_cell_and_says_when_it_is_gone(
     page.locator(".jp-NotebookPanel .jp-Cell").nth(4).click()
     await_selected(page, 4)
     page.keyboard.press("Escape")
-    page.keyboard.press("Control+Shift+C")
-    page.locator(".lm-CommandPalette-input").fill("Go to the Cell of a Request")
-    page.locator(".lm-CommandPalette-item", has_text="Go to the Cell of a Request").click()
+    command(page, "Go to the Cell of a Request")
     await_selected(page, 1)
 
     # The cell is deleted: with its details open, and before they are opened.
@@ -124,36 +99,34 @@ def test_the_panel_goes_to_a_requests_cell_and_says_when_it_is_gone(
 
 
 @with_cells(START, WORKS, MANY, MANY, "%pool_monitor", "long.cancel()")
-def test_the_monitor_in_a_cell_goes_there_too(server: QuickstartServer, page: Page) -> None:
-    open_notebook(page, server)
+def test_the_monitor_in_a_cell_goes_there_too(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     for index in (0, 1, 4):
         run_cell(page, index)
-    monitor = page.locator(".jp-OutputArea .jpm[role=region]")
-    monitor.locator(".jpm-row[data-state=busy]").wait_for()
-    select_latest(monitor)
-    button(monitor, "Go to cell").click()
+    view = monitor(page)
+    view.locator(".jpm-row[data-state=busy]").wait_for()
+    select_latest(view)
+    button(view, "Go to cell").click()
     await_selected(page, 1)
     run_cell(page, 5)
     await_cell(page, 5)
 
 
 @with_cells(START, WORKS, "%pool_monitor")
-def test_where_nobody_knows_the_cells_the_monitor_offers_nothing(
-    server: QuickstartServer, page: Page
-) -> None:
+def test_where_nobody_knows_the_cells_the_monitor_offers_nothing(desk: Desk, page: Page) -> None:
     # The widget comes with anywidget's own extension, also where the panel's is switched off.
     config = Path(os.environ["JUPYTER_CONFIG_DIR"], "labconfig", "page_config.json")
     settings = json.loads(config.read_text())
     settings["disabledExtensions"]["jupyter-pool"] = True
     config.write_text(json.dumps(settings))
-    open_notebook(page, server)
+    open_notebook(page, desk)
     for index in (0, 1, 2):
         run_cell(page, index)
     assert page.locator("#jupyter-pool-panel").count() == 0
-    monitor = page.locator(".jp-OutputArea .jpm[role=region]")
-    monitor.locator(".jpm-row[data-state=busy]").wait_for()
-    select_latest(monitor)
-    button(monitor, "Interrupt").wait_for()
-    assert button(monitor, "Go to cell").count() == 0
-    button(monitor, "Interrupt").click()
-    monitor.locator(".jpm-row[data-state=idle]").wait_for()
+    view = monitor(page)
+    view.locator(".jpm-row[data-state=busy]").wait_for()
+    select_latest(view)
+    button(view, "Interrupt").wait_for()
+    assert button(view, "Go to cell").count() == 0
+    button(view, "Interrupt").click()
+    view.locator(".jpm-row[data-state=idle]").wait_for()

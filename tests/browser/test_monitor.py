@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import nbformat
-import pytest
-from browser.conftest import ARTIFACTS
-from browser.test_quickstart import await_idle, choose
-
-from support.lab import QuickstartServer
+from support.front_end import (
+    await_cell,
+    await_words,
+    in_both,
+    monitor,
+    open_notebook,
+    prompt,
+    reload,
+    run_cell,
+    save,
+    take,
+    use_theme,
+    with_cells,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
-pytestmark = [
-    pytest.mark.requires("chromium"),
-    pytest.mark.slow,
-    pytest.mark.timeout(400),
-]
+    from support.lab import Desk
 
 START = """\
 %load_ext jupyter_pool
@@ -58,72 +60,12 @@ sweep += [submit(depth, rate) for depth in (3, 6, 4, 5, 2) for rate in (0.8, 1.3
 sweep += [submit(600, rate) for rate in range(1, 15)]"""
 
 
-@pytest.fixture
-def cells(request: pytest.FixtureRequest) -> list[str]:
-    found: list[str] = request.param
-    return found
-
-
-@pytest.fixture
-def server(tmp_path: Path, cells: list[str]) -> Iterator[QuickstartServer]:
-    """JupyterLab, and a notebook with these cells."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    }
-    nbformat.write(notebook, tmp_path / "monitor.ipynb")
-    with QuickstartServer(tmp_path) as server:
-        yield server
-
-
-def with_cells(*cells: str) -> Any:
-    return pytest.mark.parametrize("cells", [list(cells)], indirect=True, ids=["notebook"])
-
-
-def open_notebook(page: Page, server: QuickstartServer) -> None:
-    page.goto(server.url.replace("quickstart.ipynb", "monitor.ipynb"))
-    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
-    await_idle(page)
-
-
-def run_cell(page: Page, number: int, *, wait: bool = True) -> None:
-    """Run one cell, which stays selected, and wait for its prompt's number."""
-    page.locator(".jp-CodeCell").nth(number).locator(".jp-InputPrompt").click()
-    page.keyboard.press("Control+Enter")
-    if wait:
-        await_cell(page, number)
-
-
-def await_cell(page: Page, number: int) -> None:
-    page.wait_for_function(
-        r"""number => /^\[\d+\]:$/.test(document.querySelectorAll(
-            '.jp-CodeCell .jp-InputPrompt')[number].innerText.trim())""",
-        arg=number,
-        timeout=120_000,
-    )
-
-
-def monitor(page: Page) -> Locator:
-    return page.locator(".jpm[role=region]")
-
-
-def await_words(page: Page, words: str) -> None:
-    monitor(page).locator(".jpm-header").get_by_text(words).wait_for()
-
-
 def take_pictures(page: Page, name: str) -> None:
     """One in each theme."""
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
     for theme in ("Dark", "Light"):
-        choose(page, "Settings", "Theme", f"JupyterLab {theme}")
-        light = str(theme == "Light").lower()
-        page.locator(f"body[data-jp-theme-light={light}]").wait_for(state="attached")
-        page.locator("#jupyterlab-splash").wait_for(state="detached")
-        page.mouse.move(5, 5)
+        use_theme(page, theme)
         monitor(page).scroll_into_view_if_needed()
-        monitor(page).screenshot(path=ARTIFACTS / f"monitor-{name}-{theme.lower()}.png")
+        take(monitor(page), f"monitor-{name}-{theme.lower()}")
 
 
 def take_picture_for_readme(page: Page) -> None:
@@ -138,32 +80,32 @@ def take_picture_for_readme(page: Page) -> None:
         span.click()
         monitor(page).get_by_text(shown).wait_for()
     page.mouse.move(5, 5)
-    monitor(page).screenshot(path=ARTIFACTS / "monitor.png")
+    take(monitor(page), "monitor")
     span.click()
     monitor(page).get_by_text("60 s ago").wait_for()
 
 
 @with_cells(START.format(size=6), SHOW, WORK, BUSY, SATURATED)
-def test_it_shows_what_a_pool_goes_through(server: QuickstartServer, page: Page) -> None:
+def test_it_shows_what_a_pool_goes_through(desk: Desk, page: Page) -> None:
     page.set_viewport_size({"width": 1000, "height": 900})
-    open_notebook(page, server)
+    open_notebook(page, desk)
     page.keyboard.press("Control+b")  # no file browser
     run_cell(page, 0)
     run_cell(page, 1)
-    await_words(page, "No request yet.")
+    await_words(monitor(page), "No request yet.")
     run_cell(page, 2)
-    await_words(page, "Last request")
+    await_words(monitor(page), "Last request")
     take_pictures(page, "idle")
     run_cell(page, 3)
-    await_words(page, "3 of 6 busy")
+    await_words(monitor(page), "3 of 6 busy")
     take_pictures(page, "busy")
     run_cell(page, 4)
-    await_words(page, "6 of 6 busy")
+    await_words(monitor(page), "6 of 6 busy")
     take_pictures(page, "saturated")
     take_picture_for_readme(page)
     # All that ends has ended; the rest runs and waits.
     monitor(page).get_by_text("Errors (3)").wait_for()
-    await_words(page, "8 waiting")
+    await_words(monitor(page), "8 waiting")
     monitor(page).get_by_text("Errors (3)").click()
     monitor(page).get_by_text("ZeroDivisionError: division by zero").wait_for()
     take_pictures(page, "failing")
@@ -177,25 +119,25 @@ while not answer.exists():  # the main thread is busy
 pool.cancel(future.request_id);"""
 
 
+@in_both
 @with_cells(START.format(size=2), SHOW, WAIT)
 def test_it_is_live_while_the_kernel_is_busy_and_after_the_page_was_loaded_anew(
-    server: QuickstartServer, page: Page
+    desk: Desk, page: Page
 ) -> None:
-    open_notebook(page, server)
+    open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
     run_cell(page, 2, wait=False)
-    await_words(page, "1 of 2 busy")
+    await_words(monitor(page), "1 of 2 busy")
     row = monitor(page).locator(".jpm-row[data-state=busy] .jpm-words")
     page.wait_for_function("row => parseFloat(row.innerText) >= 2", arg=row.element_handle())
-    assert page.locator(".jp-CodeCell .jp-InputPrompt").nth(2).inner_text().strip() == "[*]:"
-    (server.folder / "answer").touch()
+    assert prompt(page, 2) == "[*]:"
+    (desk.folder / "answer").touch()
     await_cell(page, 2)
-    await_words(page, "Ready")
-    choose(page, "File", "Save Notebook")
-    page.locator(".jp-mod-current.jp-mod-dirty").wait_for(state="detached")
-    page.reload()
-    await_words(page, "Ready")
+    await_words(monitor(page), "Ready")
+    save(page)
+    reload(page)
+    await_words(monitor(page), "Ready")
     assert monitor(page).locator(".jpm-row").count() == 2
 
 
@@ -203,12 +145,12 @@ QUEUE = 'work = [pool.submit_code(f"import time; time.sleep(600)  # part {n}") f
 
 
 @with_cells(START.format(size=1), SHOW, QUEUE)
-def test_the_keyboard_reaches_requests_and_orders(server: QuickstartServer, page: Page) -> None:
-    open_notebook(page, server)
+def test_the_keyboard_reaches_requests_and_orders(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
     run_cell(page, 2)
-    await_words(page, "1 of 1 busy · 2 waiting")
+    await_words(monitor(page), "1 of 1 busy · 2 waiting")
     track = monitor(page).get_by_role("listbox")
     option = track.get_by_role("option")
     track.focus()
@@ -218,18 +160,18 @@ def test_the_keyboard_reaches_requests_and_orders(server: QuickstartServer, page
     card = page.locator(".jpm-card")
     card.wait_for()
     assert "part 0" in card.inner_text()
-    card.screenshot(path=ARTIFACTS / "monitor-card.png")
+    take(card, "monitor-card")
     page.keyboard.press("Escape")
     card.wait_for(state="hidden")
     track.focus()
     page.keyboard.press("Delete")
-    await_words(page, "1 of 1 busy · 1 waiting")
+    await_words(monitor(page), "1 of 1 busy · 1 waiting")
     page.keyboard.press("End")
     page.wait_for_function(
         "option => option.innerText.includes('part 1')", arg=option.element_handle()
     )
     monitor(page).get_by_role("button", name="One worker more").press("Enter")
-    await_words(page, "2 of 2 busy")
+    await_words(monitor(page), "2 of 2 busy")
     monitor(page).get_by_role("button", name="Drain or stop the pool").press("Enter")
     page.keyboard.press("ArrowDown")
     page.get_by_text("cancel everything, end the workers").click()
@@ -256,27 +198,25 @@ JOBS = [
 
 
 @with_cells(START.format(size=4), SHOW, *JOBS)
-def test_jobs_have_a_line_each_and_are_cancelled_there(
-    server: QuickstartServer, page: Page
-) -> None:
-    open_notebook(page, server)
+def test_jobs_have_a_line_each_and_are_cancelled_there(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     for number in range(4):
         run_cell(page, number)
     run_cell(page, 4, wait=False)
     rows = monitor(page).locator(".jpm-job")
     rows.get_by_text("3/8").wait_for()
     assert rows.locator(".jpm-job-name").all_inner_texts() == ["train", "each n"]
-    monitor(page).screenshot(path=ARTIFACTS / "monitor-jobs.png")
+    take(monitor(page), "monitor-jobs")
     assert monitor(page).get_by_role("button", name="Cancel each n").count() == 0
-    (server.folder / "items").touch()
+    (desk.folder / "items").touch()
     await_cell(page, 4)
     monitor(page).get_by_role("button", name="Cancel train").click()
     rows.first.wait_for(state="detached")
 
 
 @with_cells(MANY.format(size=30, items=900), SHOW, "run();")
-def test_dozens_of_workers_have_narrow_lanes(server: QuickstartServer, page: Page) -> None:
-    open_notebook(page, server)
+def test_dozens_of_workers_have_narrow_lanes(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
     run_cell(page, 2)
@@ -286,8 +226,8 @@ def test_dozens_of_workers_have_narrow_lanes(server: QuickstartServer, page: Pag
 
 
 @with_cells(MANY.format(size=60, items=1200), SHOW, "run();")
-def test_more_workers_are_tiles_and_one_lane(server: QuickstartServer, page: Page) -> None:
-    open_notebook(page, server)
+def test_more_workers_are_tiles_and_one_lane(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
     run_cell(page, 2)
@@ -297,26 +237,24 @@ def test_more_workers_are_tiles_and_one_lane(server: QuickstartServer, page: Pag
 
 
 @with_cells(START.format(size=2), SHOW, 'pool.submit_code("1/0").exception();')
-def test_it_follows_peoples_wishes_for_contrast_and_rest(
-    server: QuickstartServer, page: Page
-) -> None:
+def test_it_follows_peoples_wishes_for_contrast_and_rest(desk: Desk, page: Page) -> None:
     page.emulate_media(forced_colors="active", reduced_motion="reduce")
-    open_notebook(page, server)
+    open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
     run_cell(page, 2)
-    await_words(page, "Last request")
+    await_words(monitor(page), "Last request")
     assert page.evaluate("document.querySelector('.jpm-canvas').getAnimations().length") == 0
-    monitor(page).screenshot(path=ARTIFACTS / "monitor-forced-colors.png")
+    take(monitor(page), "monitor-forced-colors")
 
 
 @with_cells(START.format(size=2), "%pool_monitor --html", 'pool.execute("1 + 1");')
-def test_without_a_widget_it_is_html_that_goes_on(server: QuickstartServer, page: Page) -> None:
-    open_notebook(page, server)
+def test_without_a_widget_it_is_html_that_goes_on(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
     picture = page.locator(".jp-RenderedHTMLCommon svg[role=img]")
     picture.wait_for()
     run_cell(page, 2)
     page.locator(".jp-RenderedHTMLCommon svg[role=img] title").wait_for(state="attached")
-    picture.screenshot(path=ARTIFACTS / "monitor-html.png")
+    take(picture, "monitor-html")

@@ -6,20 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from jupyter_pool.cli import quickstart
-from support import readme
+from support.front_end import await_notebook, run_all, save, take
 from support.lab import QuickstartServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-# For people to look at; `.ci/run` and the workflow keep it.
-ARTIFACTS = readme.ROOT / ".artifacts" / "browser"
-
-# The whole notebook on a loaded machine.
-RUN_DEADLINE_MS = 180_000
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
@@ -48,43 +40,6 @@ def kinds(cell: dict[str, Any]) -> set[str]:
     return found
 
 
-def open_notebook(page: Page, server: QuickstartServer) -> None:
-    page.goto(server.url)
-    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
-    await_idle(page)
-
-
-def await_idle(page: Page) -> None:
-    # Not the toolbar's indicator: that shows idle before there is a kernel at all.
-    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
-
-
-def choose(page: Page, *path: str) -> None:
-    """Go through a menu."""
-    for text in path:
-        label = page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel")
-        label.get_by_text(text, exact=True).click()
-
-
-def run_all(page: Page) -> None:
-    """Clear what the notebook was shipped with, run every cell, wait for the last prompt."""
-    choose(page, "Edit", "Clear Outputs of All Cells")
-    page.wait_for_function("document.querySelectorAll('.jp-OutputArea-child').length === 0")
-    choose(page, "Run", "Run All Cells")
-    # A prompt is [ ]: before, [*]: while, and [3]: after the cell ran.
-    page.wait_for_function(
-        r"""() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
-            .every(prompt => /^\[\d+\]:$/.test(prompt.innerText.trim()))""",
-        timeout=RUN_DEADLINE_MS,
-    )
-    await_idle(page)
-
-
-def save(page: Page) -> None:
-    choose(page, "File", "Save Notebook")
-    page.locator(".jp-mod-current.jp-mod-dirty").wait_for(state="detached")
-
-
 def take_picture(page: Page) -> None:
     """The README's (.github/images/quickstart.png): a plot, a crash, and the cell after it.
 
@@ -107,16 +62,14 @@ def take_picture(page: Page) -> None:
         # A text in a cell, and whether the cell after it is kept too.
         [["They arrive as if", True], ["SIGKILL)", False], ["Everything is still here", True]],
     )
-    page.screenshot(path=ARTIFACTS / "quickstart.png")
+    take(page, "quickstart")
 
 
-@pytest.mark.requires("chromium")
-@pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_every_cell_of_the_quickstart_runs_and_shows_what_it_was_shipped_with(
     server: QuickstartServer, page: Page
 ) -> None:
-    open_notebook(page, server)
+    page.goto(server.url)
+    await_notebook(page)
     run_all(page)
     save(page)
     shipped = code_cells(quickstart.find_notebook())

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from browser.conftest import ARTIFACTS
-from browser.test_quickstart import await_idle, run_all, save
 
-from support.lab import QuickstartServer
+from support.front_end import (
+    await_idle,
+    in_both,
+    open_notebook,
+    output,
+    reload,
+    run_all,
+    save,
+    take,
+    with_cells,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
+    from support.lab import Desk
+
+START = "%load_ext jupyter_pool\n%pool_start --size 3"
 SLIDER = """\
 %%pool_exec --hold 1h
 import ipywidgets as widgets
@@ -95,34 +103,6 @@ plt.show()
 """
 
 
-def write(folder: Path, *cells: str) -> None:
-    sources = ["%load_ext jupyter_pool\n%pool_start --size 3", *cells]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in sources])
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-    }
-    nbformat.write(notebook, folder / "widgets.ipynb")
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[QuickstartServer]:
-    with QuickstartServer(tmp_path) as server:
-        yield server
-
-
-def open_notebook(page: Page, server: QuickstartServer) -> None:
-    page.goto(server.url.replace("quickstart.ipynb", "widgets.ipynb"))
-    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
-    await_idle(page)
-
-
-def shown(page: Page, number: int) -> Locator:
-    """What is below a cell."""
-    return page.locator(".jp-CodeCell").nth(number).locator(".jp-Cell-outputArea").first
-
-
 def press(where: Locator, key: str, times: int = 1) -> None:
     handle = where.locator(".noUi-handle").first
     handle.focus()
@@ -130,53 +110,47 @@ def press(where: Locator, key: str, times: int = 1) -> None:
         handle.press(key)
 
 
-@pytest.mark.requires("chromium")
-@pytest.mark.slow
-@pytest.mark.timeout(400)
+@in_both
+@with_cells(START, SLIDER, BAR, LEFT)
 def test_a_slider_is_answered_by_its_worker_also_when_the_page_is_loaded_anew(
-    server: QuickstartServer, page: Page
+    desk: Desk, page: Page
 ) -> None:
-    write(server.folder, SLIDER, BAR, LEFT)
-    open_notebook(page, server)
+    open_notebook(page, desk)
     run_all(page)
-    held = shown(page, 1)
+    held = output(page, 1)
     held.get_by_text("not moved yet").wait_for()
     press(held, "ArrowRight", 3)
     held.get_by_text("3 squared is 9").wait_for()
     held.get_by_text("captured 3").wait_for()  # in the Output widget
     held.get_by_text("printed 3").wait_for()  # in the cell
-    bar = shown(page, 2)
+    bar = output(page, 2)
     bar.get_by_text("50/50").wait_for()
     assert bar.locator(".progress-bar-success").evaluate(
         "bar => bar.clientWidth >= bar.parentElement.clientWidth - 2"
     )
-    left = shown(page, 3)
+    left = output(page, 3)
     press(left, "ArrowRight")
     left.get_by_text("worker has moved on").wait_for()
     left.get_by_text("--hold 10m").wait_for()
-    page.screenshot(path=ARTIFACTS / "widgets-before-reload.png")
+    take(page, "widgets-before-reload")
     save(page)
-    page.reload()
-    page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
+    reload(page)
     await_idle(page)
-    held = shown(page, 1)
+    held = output(page, 1)
     held.get_by_text("3 squared is 9").wait_for()
     held.get_by_text("captured 3").wait_for()
-    shown(page, 2).get_by_text("50/50").wait_for()
-    shown(page, 3).locator(".widget-readout").get_by_text("8").wait_for()
+    output(page, 2).get_by_text("50/50").wait_for()
+    output(page, 3).locator(".widget-readout").get_by_text("8").wait_for()
     press(held, "ArrowRight")
     held.get_by_text("4 squared is 16").wait_for()
     held.get_by_text("captured 4").wait_for()
 
 
-@pytest.mark.requires("chromium")
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_interact_shows_each_value_in_its_own_place(server: QuickstartServer, page: Page) -> None:
-    write(server.folder, INTERACT)
-    open_notebook(page, server)
+@with_cells(START, INTERACT)
+def test_interact_shows_each_value_in_its_own_place(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     run_all(page)
-    held = shown(page, 1)
+    held = output(page, 1)
     held.get_by_text("x is 5").wait_for()
     press(held, "ArrowRight", 2)
     held.get_by_text("x is 7").wait_for()
@@ -184,16 +158,12 @@ def test_interact_shows_each_value_in_its_own_place(server: QuickstartServer, pa
     assert held.get_by_text("x is 5").count() == 0
 
 
-@pytest.mark.requires("chromium", "module:anywidget", "module:plotly", "module:ipympl")
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_anywidget_plotly_and_ipympl_talk_to_the_worker(
-    server: QuickstartServer, page: Page
-) -> None:
-    write(server.folder, FIGURES)
-    open_notebook(page, server)
+@with_cells(START, FIGURES)
+@pytest.mark.requires("module:anywidget", "module:plotly", "module:ipympl")
+def test_anywidget_plotly_and_ipympl_talk_to_the_worker(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
     run_all(page)
-    held = shown(page, 1)
+    held = output(page, 1)
     button = held.locator("button.counter")
     button.click()
     held.get_by_text("counted 1").wait_for()

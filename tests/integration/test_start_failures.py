@@ -14,7 +14,7 @@ from jupyter_pool import KernelPool, PoolError, WorkerStartError
 from support.cells import states, value
 from support.conditions import eventually
 from support.kernelspecs import kernelspec, python, scripted
-from support.owners import marked, new_mark
+from support.processes import marked, new_mark
 
 WELL = "well"  # what `scripted` kernels do that have nothing to do
 

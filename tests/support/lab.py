@@ -1,4 +1,4 @@
-"""A real JupyterLab on the quickstart notebook, started as a user starts it."""
+"""A real JupyterLab on the quickstart notebook, started as a user starts it, and desks on it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Literal
 
+import nbformat
 import psutil
+
+#: Both are there on the one server, at addresses of their own.
+FrontEnd = Literal["lab", "notebook7"]
 
 # A cold start of JupyterLab takes 2 s here; a loaded CI machine may need many times that.
 START_DEADLINE = 90.0
@@ -27,7 +33,7 @@ _ADDRESS = re.compile(r"(http://127\.0\.0\.1:(\d+)/lab/tree/quickstart\.ipynb\?t
 # No question to answer and no news from the network, and every cell in the page however far down:
 # a test looks at all of them.
 _DISABLED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-_SETTINGS = {
+_SETTINGS: dict[str, dict[str, Any]] = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "docmanager-extension/plugin": {"autosave": False},
 }
@@ -44,6 +50,8 @@ class QuickstartServer:
         The token alone.
     report : str
         What the command printed before JupyterLab took over.
+
+    What tests that share it change of its settings and layout ends with `clear`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,17 +95,31 @@ class QuickstartServer:
             self._seen.append(self._lines.get())
         return "".join(self._seen)
 
+    def clear(self) -> None:
+        """End all kernels, and forget what was open and what was set."""
+        for kernel in self._ask("GET", "kernels"):
+            self._ask("DELETE", f"kernels/{kernel['id']}")
+        self._configure()
+
+    def _ask(self, method: str, what: str) -> Any:
+        request = urllib.request.Request(
+            f"{self.url.partition('/lab/')[0]}/api/{what}",
+            method=method,
+            headers={"Authorization": f"token {self.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=STOP_DEADLINE) as answer:
+            return json.loads(answer.read() or "null")
+
     @staticmethod
     def _configure() -> None:
         config = Path(os.environ["JUPYTER_CONFIG_DIR"])
         # What an earlier test had open, JupyterLab would open again.
-        shutil.rmtree(config / "lab" / "workspaces", ignore_errors=True)
+        for changed in ("workspaces", "user-settings"):
+            shutil.rmtree(config / "lab" / changed, ignore_errors=True)
         (config / "labconfig").mkdir(exist_ok=True)
         (config / "labconfig" / "page_config.json").write_text(json.dumps(_DISABLED))
         for name, values in _SETTINGS.items():
-            path = config / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(values))
+            set_for_user(f"@jupyterlab/{name}", values)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -149,3 +171,55 @@ class QuickstartServer:
             raise AssertionError(f"JupyterLab did not stop:\n{self.output()}") from None
         finally:
             self._reader.join(STOP_DEADLINE)
+
+
+class Desk:
+    """A folder of one test's own on a server that several tests share.
+
+    Parameters
+    ----------
+    server
+        It runs.
+    folder
+        Below the server's folder.
+    front_end
+        In which of them `url` opens a notebook.
+    """
+
+    def __init__(self, server: QuickstartServer, folder: Path, front_end: FrontEnd) -> None:
+        self.server = server
+        self.folder = folder
+        self.front_end = front_end
+
+    def url(self, name: str) -> str:
+        """Where a browser finds this notebook, token and all."""
+        base = self.server.url.partition("/lab/")[0]
+        path = (self.folder / name).relative_to(self.server.folder).as_posix()
+        place = {"lab": "lab/tree", "notebook7": "notebooks"}[self.front_end]
+        return f"{base}/{place}/{path}?token={self.server.token}"
+
+    def write(
+        self,
+        *cells: str,
+        name: str = "work.ipynb",
+        kernel: str = "python3",
+        language: str = "python",
+    ) -> None:
+        """A notebook with these code cells."""
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(text) for text in cells]
+        )
+        notebook.metadata["kernelspec"] = {
+            "name": kernel,
+            "display_name": kernel,
+            "language": language,
+        }
+        nbformat.write(notebook, self.folder / name)
+
+
+def set_for_user(plugin: str, values: dict[str, Any]) -> None:
+    """Settings as the user has chosen them, from the next page on."""
+    home = Path(os.environ["JUPYTER_CONFIG_DIR"]) / "lab" / "user-settings"
+    path = home / f"{plugin}.jupyterlab-settings"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))

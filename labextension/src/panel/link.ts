@@ -47,6 +47,8 @@ export class KernelLink {
   private timer: ReturnType<typeof setTimeout> | undefined;
   /** The kernel has restarted and is to be greeted when it is up. */
   private again = false;
+  /** The kernel's session, another one after each restart; empty: not heard of. */
+  private session = "";
   /** A cell has spoken of the extension, which somebody has asked for and not found. */
   private loading = false;
   private disposed = false;
@@ -138,6 +140,7 @@ export class KernelLink {
   private heard(_: unknown, message: KernelMessage.IIOPubMessage): void {
     const type: string = message.header.msg_type;
     const content: unknown = message.content;
+    this.hearSession(message);
     if (type === "pool_state") {
       this.tell(content);
     } else if (type === "pool_list" && isPoolList(content)) {
@@ -156,6 +159,27 @@ export class KernelLink {
       this.loading = false;
       void this.greet();
     }
+  }
+
+  /** Of a restart in another window JupyterLab tells nothing: the kernel speaks in a new session. */
+  private hearSession(message: KernelMessage.IIOPubMessage): void {
+    const { session } = message.header;
+    // Not the server, which tells of restarts and deaths in sessions of its own.
+    const lives = ["starting", "busy", "idle"];
+    if (KernelMessage.isStatusMsg(message) && !lives.includes(message.content.execution_state))
+      return;
+    const known = this.standing !== "unknown";
+    if (this.session !== "" && this.session !== session) this.forget();
+    this.session = session;
+    if (known && this.standing === "unknown") void this.greet();
+  }
+
+  private forget(): void {
+    clearTimeout(this.timer);
+    this.session = "";
+    this.loading = false;
+    this.list([]);
+    this.stand("unknown");
   }
 
   private tell(content: unknown): void {
@@ -194,11 +218,8 @@ export class KernelLink {
 
   private statusChanged(_: unknown, status: Kernel.Status): void {
     if (["restarting", "autorestarting", "dead", "terminating"].includes(status)) {
-      clearTimeout(this.timer);
       this.again ||= this.standing !== "unknown";
-      this.loading = false;
-      this.list([]);
-      this.stand("unknown");
+      this.forget();
     } else if (this.again && (status === "idle" || status === "busy")) {
       this.again = false;
       void this.greet();
