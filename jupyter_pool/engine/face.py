@@ -329,7 +329,13 @@ class PoolFace(Listening):
         return setup
 
     def order_end_session(self, session_id: str) -> bool:
-        return bool(self.ask(lambda driver: driver.accounting.sessions.forget(session_id)))
+        def forget(driver: Driver) -> bool:
+            known = driver.accounting.sessions.forget(session_id)
+            if known:
+                driver.activity.note()  # for who looks on, also where the pool rests
+            return known
+
+        return bool(self.ask(forget))
 
     def order_resize(self, size: int | None, overflow: int | None) -> None:
         self.check_open()

@@ -19,7 +19,7 @@ from jupyter_pool.notebook import feed
 %pool_start --size {size}
 pool = get_pool()
 monitor = %pool_monitor
-monitor._repr_mimebundle_()
+display(monitor)
 
 def load(seconds, displayed):
     (feed.publisher.attach if displayed else feed.publisher.detach)(monitor)

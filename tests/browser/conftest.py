@@ -168,7 +168,7 @@ def new_page(
             viewport={"width": 1280, "height": 900}, device_scale_factor=2
         )
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         console.watch(page)
         pages.append(page)
         return page

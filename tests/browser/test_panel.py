@@ -126,7 +126,10 @@ def test_a_pool_is_started_and_looked_after_while_a_cell_runs(desk: Desk, page: 
 #: What somebody tries who has read as far as the sweep. It says which processes the workers are.
 LONG = """\
 import os, time
-slow = [pool.submit_code(f"import time; time.sleep(600)  # part {n}") for n in range(pool.get_status().size + 2)]
+slow = [
+    pool.submit_code(f"import time; time.sleep(600)  # part {n}")
+    for n in range(pool.config.size + 2)
+]
 told = None
 while not os.path.exists("go-on"):
     pids = sorted(worker.pid for worker in pool.get_status().workers if worker.pid)

@@ -127,6 +127,7 @@ def test_update_rate_is_how_often_it_is_drawn_anew(rate: float, desk: Desk, page
 
 @with_cells(START)
 def test_what_is_set_while_it_is_open_is_seen_at_once(desk: Desk, page: Page) -> None:
+    page.set_default_timeout(120_000)  # the editor renders the settings of all plugins at once
     open_with(page, desk)
     choose(page, "Settings", "Settings Editor")
     page.locator(".jp-PluginList").get_by_text("Kernel Pools", exact=True).click()

@@ -44,7 +44,6 @@ START = f"%load_ext jupyter_pool\n%pool_start --size 2;\n{WAIT_FOR}"
     "train",
 )
 def test_a_job_is_live_beside_other_cells_and_after_a_reload(desk: Desk, page: Page) -> None:
-    page.set_default_timeout(120_000)
     open_notebook(page, desk)
     for number in range(3):
         run_cell(page, number)
@@ -93,7 +92,6 @@ for n in tqdm(range(4), desc='epochs', mininterval=0, miniters=1):
 
 @with_cells(START, BAR)
 def test_a_bar_of_a_background_cell_is_below_its_line_and_moves(desk: Desk, page: Page) -> None:
-    page.set_default_timeout(120_000)
     open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)

@@ -55,6 +55,16 @@ def blocks(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {block["id"]: block for block in state["blocks"]}
 
 
+def test_a_session_that_is_ended_is_a_change_also_where_nothing_runs() -> None:
+    with KernelPool(size=1) as pool:
+        pool.execute("1 + 1", session_id="s")
+        before = pool._driver.activity.version  # type: ignore[union-attr]
+        assert not pool.end_session("another")
+        assert pool._driver.activity.version == before  # type: ignore[union-attr]
+        assert pool.end_session("s")
+        assert pool._driver.activity.version > before  # type: ignore[union-attr]
+
+
 def test_a_snapshot_is_what_the_example_says() -> None:
     with KernelPool(size=1) as pool:
         pool.execute("1 + 1", session_id="s")

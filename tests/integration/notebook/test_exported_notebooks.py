@@ -1,4 +1,4 @@
-"""What an executed and exported notebook has of a pool: real nbconvert."""
+"""What notebooks keep of a pool that are exported, or whose kernel has ended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+
+from support.front_ends import WIDGET, JupyterLab
 
 CELLS = [
     "%load_ext jupyter_pool\n%pool_start --size 1;",
@@ -33,3 +35,20 @@ def test_it_has_what_ran_in_cells_after_the_monitor(tmp_path: Path) -> None:
     handle = page[page.index("<b>train</b>") :]
     assert "done" in handle[:200]
     assert "put out in the background" in handle
+
+
+def test_a_kernel_that_ends_leaves_a_picture_in_place_of_the_widget() -> None:
+    lab = JupyterLab()
+    try:
+        lab.run("%load_ext jupyter_pool\n%pool_start --size 1;")
+        cell = lab.run("%pool_monitor")
+        lab.run("%%pool_exec\nlate = 1")
+        (output,) = cell.outputs
+        assert WIDGET in output["data"]
+        assert "late = 1" not in output["data"]["text/html"]  # it is left alone while in use
+        lab.client.shutdown()
+        lab.until(lambda: WIDGET not in output["data"], "the picture")
+        assert "late = 1" in output["data"]["text/html"]
+        assert output["data"]["text/plain"].startswith("Pool default: closed")
+    finally:
+        lab.close()
