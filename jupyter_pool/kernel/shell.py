@@ -169,7 +169,8 @@ class PoolShell(ZMQInteractiveShell):
     Leans on InteractiveShell: `_get_exc_info` is asked for every exception that
     is shown, `_showtraceback` publishes, `_format_exception_for_storage` is for its history, `ask_exit` is what exit() and quit()
     call, `InteractiveTB` formats (checked on IPython 9.18, ipykernel 7.4); ZMQInteractiveShell's
-    `set_parent` tells the parts that are named in ours, each of which has a `parent_header`.
+    `set_parent` tells the parts that are named in ours, which have a `_parent_header` for tasks and a
+    `_parent_header_global` for threads (checked on ipykernel 7.3 and 7.4).
     """
 
     displayhook_class = Type(PoolDisplayHook)
@@ -184,7 +185,9 @@ class PoolShell(ZMQInteractiveShell):
         header = parent.get("header", {})
         parts: tuple[Any, ...] = (self.displayhook, self.display_pub)
         for part in parts:
-            part.parent_header = header
+            # As its own `parent_header = header`, which ipykernel has only since 7.4 (Python 3.11).
+            part._parent_header.set(header)
+            part._parent_header_global = header
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, PoolOutStream):
                 stream.parent_header = header
