@@ -165,6 +165,8 @@ class PoolFace(Listening):
                 exits.remember(self)
                 # A pool that nobody holds any more must not keep its workers.
                 threads = (self.shower, self.callbacks)
+                for thread in threads:
+                    thread.be_ready()
                 self._finalizer = weakref.finalize(self, _abandoned, driver, self.name, threads)
                 self._finalizer.atexit = False
 

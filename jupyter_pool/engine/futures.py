@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -31,6 +32,11 @@ _WITHDRAWN = (Outcome.CANCELLED, Outcome.CLOSED)
 _NOT_OPENED = Exception("not unpickled yet")
 
 
+#: These refuse new threads as soon as the interpreter begins to end (CPython gh-113964), when what was
+#: submitted is still to be finished.
+_LATE_THREADS = not (3, 12, 0) <= sys.version_info[:3] < (3, 12, 3)
+
+
 class CallbackThread:
     """Runs callables in order, started on first use; ends when told and idle."""
 
@@ -40,13 +46,22 @@ class CallbackThread:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
+    def be_ready(self) -> None:
+        """Start now, where Python may refuse it later."""
+        with self._lock:
+            if self._thread is None and not _LATE_THREADS:
+                self._start()
+
     def run(self, call: Callable[[], None]) -> None:
         """Have it called soon."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
-                self._thread.start()
+                self._start()
         self._queue.put(call)
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._main, name=self._name, daemon=True)
+        self._thread.start()
 
     def flush(self, timeout: float) -> None:
         """Wait, at most so many seconds, until what was handed in has run."""

@@ -97,6 +97,7 @@ def test_a_callback_that_returns_late_changes_nothing_any_more(
         finally:
             over.set()
     eventually(lambda: "on_output" not in str(threading.enumerate()))
+    eventually(lambda: done, "another thread runs the future's callbacks")
     assert done == [future]
 
 
