@@ -45,8 +45,14 @@ class CellLane:
         self._freshness = kernel.freshness
         self._data = kernel.data
         self._session, self._stream = kernel.session, kernel.shell_stream
-        self._iopub, self._shell = kernel.iopub_thread, kernel.shell
+        self._iopub = kernel.iopub_thread
         self._replied = False
+
+    @property
+    def _shell(self) -> Any:
+        # The kernel's own: where somebody has taken that away, a cell must fail rather than run and
+        # say nothing.
+        return self._kernel.shell
 
     async def serve(self, idents: list[bytes], message: dict[str, Any]) -> None:
         """Take one execute request from busy to idle."""

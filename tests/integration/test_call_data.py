@@ -251,16 +251,20 @@ def test_cancelled_calls_free_their_arguments(
     assert [future.result(DEADLINE) for future in running] == [0, 1]
 
 
-def test_a_map_that_is_given_up_frees_what_was_sent(pool: KernelPool, x: Array, door: Door) -> None:
-    key = door.key
-    results = pool.map(lambda a: pass_through(key, len(a)), [x] * 20)
-    eventually(lambda: door.count() == 2, "both workers are busy")
-    door.open(2)
+def test_a_map_that_is_given_up_frees_what_was_sent(
+    pool: KernelPool, x: Array, door: Door, tmp_path: Path
+) -> None:
+    first = Door(tmp_path, "first")  # of its own, or others could go through in its place
+    keys = [first.key] + [door.key] * 19
+    results = pool.map(lambda key, a: pass_through(key, len(a)), keys, [x] * 20)
+    eventually(lambda: first.count() + door.count() == 2, "both workers are busy")
+    first.open()
     assert next(results) == len(x)  # one that nobody has begun to read is finished
     results.close()  # type: ignore[attr-defined]
     door.open(20)
     eventually(lambda: idle(pool), "what ran has ended")
     eventually(nothing_shared, "nothing is kept")
+    first.close()
 
 
 def test_arguments_that_somebody_removed_are_said_to_be_gone(

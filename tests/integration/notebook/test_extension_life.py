@@ -11,34 +11,26 @@ if TYPE_CHECKING:
     from integration.notebook.front_end import Message, Notebook
 
 _LOAD = """
-import sys, threading, time
+import sys, threading
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 config = Config()
 config.HistoryManager.enabled = False
 shell = InteractiveShell.instance(config=config)
 before = threading.active_count()
-start = time.process_time()
 shell.run_line_magic("load_ext", "jupyter_pool")
-print(time.process_time() - start)
 assert threading.active_count() == before
 for heavy in ("zmq", "ipykernel", "cloudpickle", "numpy", "ipywidgets"):
     assert heavy not in sys.modules, heavy
 """
 
 
-def test_loading_is_quick_and_starts_nothing() -> None:
-    def load() -> float:
-        done = subprocess.run(
-            [sys.executable, "-c", _LOAD], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return float(done.stdout)
-
-    # Processor time, and the best of several: on a busy machine the time by the clock says how
-    # busy it is. So this would not notice a wait; that nothing is started to wait for, `_LOAD`
-    # checks.
-    assert min(load() for _ in range(5)) < 0.150
+def test_loading_starts_nothing_and_imports_nothing_heavy() -> None:
+    """How long it takes: tests/benchmarks/test_load.py."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_loading_twice_and_reloading_change_nothing(fresh_notebook: Notebook) -> None:
