@@ -86,7 +86,7 @@ class Console:
             self._said.append(f"{response.status} {response.url}")
 
     def _asked(self, request: Request) -> None:
-        self._restarted |= request.method == "POST" and request.url.endswith("/restart")
+        self._restarted |= request.method == "POST" and "/restart" in request.url
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

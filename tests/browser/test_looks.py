@@ -69,7 +69,8 @@ def look_at(page: Page, state: str, front_end: str) -> None:
     page.emulate_media(forced_colors="none")
     cut_off = page.evaluate(
         """() => [...document.querySelectorAll('#jupyter-pool-panel, #jupyter-pool-panel .jpm-header, '
-            + '#jupyter-pool-panel .jpm-summary, #jupyter-pool-panel .jpm-drawers')]
+            + '#jupyter-pool-panel .jpm-summary, #jupyter-pool-panel .jpm-capacity, '
+            + '#jupyter-pool-panel .jpm-drawers')]
             .filter(part => part.offsetParent && part.scrollWidth > part.clientWidth + 1)
             .map(part => part.className)"""
     )
@@ -95,5 +96,7 @@ def test_nothing_is_cut_off_where_it_is_narrow(desk: Desk, page: Page) -> None:
             run_cell(page, number)
         await_words(panel(page), words)
         if state == "failing":
-            panel(page).get_by_text("Errors (").click()
+            panel(page).get_by_text("Errors (2)").click()
         look_at(page, state, desk.front_end)
+    # What was open is open still, with the themes changed behind it.
+    panel(page).locator(".jpm-error-row").get_by_text("ZeroDivisionError").wait_for()

@@ -181,6 +181,7 @@ def test_on_the_quickstart_it_is_live_and_obeys_while_a_long_cell_runs(
     for theme in ("Dark", "Light"):
         use_theme(page, theme)
         assert violations(page, PANEL) == [], theme
+        code_cell(page, long).scroll_into_view_if_needed()
         take(page, f"panel-busy-{theme.lower()}")  # the light one is the README's
     # A worker is restarted from its context menu: another process. Its request is lost.
     output(page, long).get_by_text(" ").first.wait_for()

@@ -134,5 +134,5 @@ def test_what_is_set_while_it_is_open_is_seen_at_once(desk: Desk, page: Page) ->
     form = page.locator(".jp-SettingsForm").filter(has_text="Status bar")
     form.get_by_label("Status bar").uncheck()
     page.locator(".jpm-status").wait_for(state="hidden")
-    form.get_by_label("Side").select_option("left")
+    form.locator("select").select_option("left")
     page.locator("#jp-left-stack #jupyter-pool-panel").wait_for(state="attached")

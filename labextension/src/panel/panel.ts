@@ -20,7 +20,10 @@ export class PoolPanel extends Widget {
   private readonly empty = el("div", "jpm jpm-panel-empty", { role: "status" });
   private readonly list = el("div", "jpm-panel-pools");
   private readonly shown = new Map<string, Shown>();
+  /** What is listened to, while the panel is seen. */
   private link: KernelLink | null = null;
+  /** Whose pools the views show: they stay while the panel is hidden. */
+  private viewed: KernelLink | null = null;
   private language: { link: KernelLink; python: boolean } | null = null;
   private settings: Settings = DEFAULTS;
   private emptyKey = "";
@@ -66,9 +69,9 @@ export class PoolPanel extends Widget {
   }
 
   protected override onAfterHide(): void {
-    // Views cost nothing while nobody sees them; what they miss is told anew.
+    // Also for a moment, while the theme changes: what is open in a view is open after it. Views
+    // cost nothing while nobody sees them; what they miss is told anew.
     this.leave();
-    this.clear();
   }
 
   private leave(): void {
@@ -82,6 +85,7 @@ export class PoolPanel extends Widget {
       host.remove();
     }
     this.shown.clear();
+    this.viewed = null;
   }
 
   private follow(): void {
@@ -91,8 +95,8 @@ export class PoolPanel extends Widget {
     const link = current?.link ?? null;
     if (link !== this.link) {
       this.leave();
-      this.clear();
-      this.link = link;
+      if (link !== this.viewed) this.clear();
+      this.link = this.viewed = link;
       link?.changed.connect(this.heard, this);
       if (link !== null) void this.greet(link);
     }
