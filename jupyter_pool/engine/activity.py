@@ -11,27 +11,24 @@ times in seconds, sizes are bytes. What it holds is written down once, for Pytho
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.core import Outcome, PoolState
 
 from . import answers
+from .onlookers import VERSION, changed
 from .settle import error_text, succeeded
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .request import Completion, Request
 
-__all__ = ["VERSION", "Activity", "Block", "listen", "observe", "stir", "watch"]
+__all__ = ["Activity", "Block", "observe"]
 
-#: Snapshots of another version are not understood by this version's views. It goes up when something
-#: is renamed, removed or means something else; not when something is added that views can do without.
-VERSION = 1
 #: How many ended requests are kept, and how many that went wrong.
 _RECENT, _ERRORS = 4096, 50
 #: How many ended requests a snapshot has at most that stands for itself.
@@ -44,35 +41,6 @@ _ERROR_TEXT = 2000
 RATE_WINDOW = 5.0
 #: How many waiting requests and sessions a snapshot lists.
 _WAITERS, _SESSIONS = 20, 50
-
-_waker: Callable[[], None] | None = None
-_listener: Callable[[], None] | None = None
-
-
-def watch(waker: Callable[[], None] | None) -> None:
-    """Have it called whenever something has changed in any pool, from any thread; None: nobody.
-
-    It must not block.
-    """
-    global _waker
-    _waker = waker
-
-
-def listen(listener: Callable[[], None] | None) -> None:
-    """Have it called whenever a pool has come or gone, in the thread that did it; None: nobody.
-
-    It must neither block nor raise.
-    """
-    global _listener
-    _listener = listener
-
-
-def stir() -> None:
-    """A pool has come or gone."""
-    if _waker is not None:
-        _waker()
-    if _listener is not None:
-        _listener()
 
 
 @dataclass(slots=True, eq=False)
@@ -105,8 +73,7 @@ class Activity:
     def note(self) -> None:
         """The pool may have changed."""
         self.version += 1
-        if _waker is not None:
-            _waker()
+        changed()
 
     def ended(self, completion: Completion) -> None:
         """A request has ended."""
@@ -306,12 +273,3 @@ def _stats(driver: Driver) -> dict[str, Any]:
         "workers_killed": stats.workers_killed,
         "workers_recycled": stats.workers_recycled,
     }
-
-
-def _after_fork() -> None:
-    watch(None)
-    listen(None)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

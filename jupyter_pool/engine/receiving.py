@@ -29,10 +29,11 @@ from jupyter_pool.outputs import OutputCollector
 from jupyter_pool.shared import LostSegment, SharedMemory
 
 from . import wire
-from .comms import COMM_TYPES, CommTraffic, comm_event, keep_listening
+from .comms import COMM_TYPES, comm_event
 from .flights import Flight, Flights
 from .riding import read_answers, read_entries
 from .staying import leave_behind
+from .traffic import CommTraffic, keep_listening
 from .wire import Buffer, Message
 
 if TYPE_CHECKING:

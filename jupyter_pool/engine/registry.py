@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jupyter_pool.errors import InvalidRequest, PoolNotAvailable
 
-from .activity import stir
+from .onlookers import stir
 
 if TYPE_CHECKING:
     from jupyter_pool.async_pool import AsyncKernelPool

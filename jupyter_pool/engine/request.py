@@ -9,11 +9,11 @@ import asyncio
 import queue
 import time
 from collections.abc import Callable, Hashable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .marks import Marks, make_timeline
+from .onlookers import CELL
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from .wire import Buffer, Message
 
 Event = dict[str, Any]
-
-#: The id of the notebook cell that runs, where somebody notes it.
-CELL: ContextVar[str | None] = ContextVar("jupyter_pool_cell", default=None)
 
 #: How long a caller may be deaf to Ctrl-C, in seconds.
 LONGEST_WAIT = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jupyter_pool.engine.request import CELL
+from jupyter_pool.engine.onlookers import CELL
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

@@ -14,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from jupyter_pool.engine import activity
-from jupyter_pool.engine.driver import Driver
+from jupyter_pool.engine import activity, onlookers
 from jupyter_pool.engine.log import LOGGER
 from jupyter_pool.engine.memory import resident
 from jupyter_pool.engine.registry import get_pool, list_pools
 from jupyter_pool.errors import PoolNotAvailable
 
 from . import underway
+
+if TYPE_CHECKING:
+    from jupyter_pool.engine.driver import Driver
 
 __all__ = ["Feed", "Monitor", "Publisher", "meant"]
 
@@ -167,7 +169,7 @@ class Feed:
         except PoolNotAvailable:
             state, size, overflow = "none", self._size, 0
         return {
-            "type": "pool_state", "v": activity.VERSION, "now": time.time(), "pool": name,
+            "type": "pool_state", "v": onlookers.VERSION, "now": time.time(), "pool": name,
             "state": state, "reason": None, "log": None, "size": size, "overflow": overflow,
             "memory_limit": None, "counts": {}, "waiting": 0, "waiting_since": None, "rate": 0.0,
             "last_ended": None, "workers": [], "blocks": [], "waiters": [],
@@ -211,7 +213,7 @@ class Publisher:
                 self._thread = threading.Thread(
                     target=self._main, name="jupyter_pool monitor", daemon=True
                 )
-                activity.watch(self._wake)
+                onlookers.watch(self._wake)
                 self._thread.start()
         self._news.put(None)
 
@@ -277,7 +279,7 @@ class Publisher:
         with self._lock:
             if self._monitors:
                 return False
-            activity.watch(None)
+            onlookers.watch(None)
             self._thread = None
             return True
 

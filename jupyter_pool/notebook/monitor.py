@@ -26,13 +26,14 @@ from .orders import carry_out
 from .picture import picture
 from .pictures import Pictures
 from .places import Place, front_end
+from .publishing import publish
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from jupyter_pool.engine.face import PoolFace
 
-__all__ = ["HtmlMonitor", "display", "publish", "show", "unhook", "widget_class"]
+__all__ = ["HtmlMonitor", "display", "show", "unhook", "widget_class"]
 
 _STATIC = Path(__file__).with_name("static")
 
@@ -118,14 +119,6 @@ class Text:
 
     def __repr__(self) -> str:
         return self._picture.text
-
-
-def publish(kernel: Any, kind: str, content: dict[str, Any], parent: Any, ident: Any) -> None:
-    """Send a message on iopub from any thread, as belonging to no request of the moment.
-
-    ipykernel (7.4) would take for its parent whatever the main thread runs now.
-    """
-    kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=ident)
 
 
 class HtmlMonitor:

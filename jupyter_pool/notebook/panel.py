@@ -6,8 +6,9 @@ panel ── pool_hello, pool_command (control) ──▶ Panel ── orders �
 
 Both ways pass by the main thread, so that the panel is live while cells run. Nobody is asked anything
 and nothing is told where there is no pool; to a kernel that no panel has greeted, only that pools have
-come or gone is told, by which a panel learns that there is something to greet. From then on the one
-publisher thread sends what changes, and everything there is once more when somebody new listens: a
+come or gone is told, by which a panel learns that there is something to greet. What answering it takes
+is not imported before that: loading the extension does not wait for it. From then on the one publisher
+thread sends what changes, and everything there is once more when somebody new listens: a
 page that was loaded anew.
 """
 
@@ -18,20 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 
-from jupyter_pool.config import PoolConfig
-from jupyter_pool.engine import activity
+from jupyter_pool.engine import onlookers
 from jupyter_pool.engine.log import LOGGER
 from jupyter_pool.engine.registry import get_pool, list_pools
 from jupyter_pool.errors import InvalidRequest, PoolError
 
-from . import feed
-from .feed import Feed, State
-from .monitor import publish
-from .orders import carry_out
+from .publishing import publish
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .feed import Feed, State
     from .pools import Pools
 
 __all__ = ["Panel", "open_panel"]
@@ -73,22 +71,27 @@ class Panel:
         kernel.control_handlers["pool_hello"] = self._hello
         kernel.control_handlers["pool_command"] = self._command
         self._subscriptions = _Subscriptions(kernel, self._somebody_listens)
-        activity.listen(self._pools_changed)
+        onlookers.listen(self._pools_changed)
         self._pools_changed()
 
     def close(self) -> None:
         """Take everything out of the kernel again."""
-        activity.listen(None)
+        onlookers.listen(None)
         self._subscriptions.close()
         for name in ("pool_hello", "pool_command"):
             self._kernel.control_handlers.pop(name, None)
-        feed.publisher.detach(self)
-        feed.publisher.join(_PATIENCE)
+        if self.greeted:
+            from .feed import publisher
+
+            publisher.detach(self)
+            publisher.join(_PATIENCE)
 
     # -- what goes out -------------------------------------------------------------------------
 
     def refresh(self) -> bool:
         """Send what has changed; from the publisher's thread."""
+        from .feed import Feed
+
         with self._lock:
             whole, self._whole = self._whole, False
         names = list_pools()
@@ -125,35 +128,41 @@ class Panel:
     def _tell_all(self) -> None:
         with self._lock:
             self._whole = True
-        feed.publisher.hurry()
+        from .feed import publisher
+
+        publisher.hurry()
 
     def _tell_list(self, names: list[str], *, again: bool = False) -> None:
         with self._lock:
             if names == self._told and not (again and (names or self.greeted)):
                 return
             self._told = names
-        self._send("pool_list", {"v": activity.VERSION, "pools": names})
+        self._send("pool_list", {"v": onlookers.VERSION, "pools": names})
 
     def _send(self, kind: str, content: State) -> None:
         publish(self._kernel, kind, content, {}, kind.encode())
 
     def _notice(self, pool: str, text: str) -> None:
-        self._send("pool_notice", {"v": activity.VERSION, "pool": pool, "text": text})
+        self._send("pool_notice", {"v": onlookers.VERSION, "pool": pool, "text": text})
 
     # -- what comes in -------------------------------------------------------------------------
 
     async def _hello(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """A panel looks at this kernel: from now on its pools' states are sent."""
+        from jupyter_pool.config import PoolConfig
+
+        from .feed import publisher
+
         self.greeted = True
         content = {
             "status": "ok",
-            "v": activity.VERSION,
+            "v": onlookers.VERSION,
             "pools": list_pools(),
             "default": self._pools.default,
             "size": PoolConfig.build().size,
         }
         self._kernel.session.send(stream, "pool_hello_reply", content, parent, ident)
-        feed.publisher.attach(self)
+        publisher.attach(self)
         self._tell_all()
 
     async def _command(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
@@ -170,10 +179,10 @@ class Panel:
 
     def _obey(self, content: dict[str, Any]) -> None:
         version = content.get("v")
-        if version != activity.VERSION:
+        if version != onlookers.VERSION:
             raise InvalidRequest(
                 f"the panel speaks version {version!r} and this kernel's jupyter_pool version "
-                f"{activity.VERSION}: install the same jupyter-pool for both, then reload the page"
+                f"{onlookers.VERSION}: install the same jupyter-pool for both, then reload the page"
             )
         name, command = content.get("pool"), content.get("command")
         if not isinstance(name, str) or not isinstance(command, dict):
@@ -182,6 +191,8 @@ class Panel:
         if order == "start":
             self._start(name)
         else:
+            from .orders import carry_out
+
             carry_out(get_pool(name), order, command)
 
     def _start(self, name: str) -> None:

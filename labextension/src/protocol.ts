@@ -6,7 +6,7 @@
  * seconds by the kernel's clock, sizes are bytes.
  */
 
-/** See `activity.VERSION` there for when it goes up. */
+/** See `onlookers.VERSION` there for when it goes up. */
 export const VERSION = 1;
 
 export type WorkerState =

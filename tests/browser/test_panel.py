@@ -14,6 +14,7 @@ from support.front_end import (
     await_idle,
     await_words,
     choose,
+    code_cell,
     command,
     in_both,
     is_lab,

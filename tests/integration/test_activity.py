@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jupyter_pool import KernelPool
-from jupyter_pool.engine import activity
+from jupyter_pool.engine import onlookers
 from jupyter_pool.notebook.feed import INTERVAL, Feed, Publisher, meant
 from support import readme
 from support.conditions import eventually
@@ -224,7 +224,7 @@ def test_one_thread_serves_all_monitors_and_ends_with_the_last() -> None:
         publisher.join(15)
         names = [thread.name for thread in threading.enumerate()]
         assert "jupyter_pool monitor" not in names
-        assert activity._waker is None
+        assert onlookers._waker is None
         publisher.attach(listeners[0])  # and begins again
         listeners[0].told.clear()
         pool.execute("2")

@@ -33,6 +33,16 @@ def test_loading_starts_nothing_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_loading_in_a_kernel_does_not_wait_for_the_engine(fresh_notebook: Notebook) -> None:
+    fresh_notebook.ok("%load_ext jupyter_pool")
+    run = fresh_notebook.ok(
+        "import sys\n"
+        "[m for m in ('jupyter_pool.core', 'jupyter_pool.engine.driver', 'anywidget')"
+        " if m in sys.modules]"
+    )
+    assert run.text == "[]"
+
+
 def test_loading_twice_and_reloading_change_nothing(fresh_notebook: Notebook) -> None:
     listing = "m = get_ipython().magics_manager\nsorted(n for t in m.magics.values() for n in t)"
     before = fresh_notebook.ok(listing).text

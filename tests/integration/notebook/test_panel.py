@@ -14,7 +14,7 @@ from integration.notebook.front_end import DEADLINE, Message, Notebook
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.session import Session
 
-from jupyter_pool.engine.activity import VERSION
+from jupyter_pool.engine.onlookers import VERSION
 
 EXAMPLE = json.loads(
     Path(__file__).parents[3].joinpath("labextension/schema/pool_panel.json").read_text()
