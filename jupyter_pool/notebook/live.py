@@ -14,6 +14,7 @@ import html
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from jupyter_pool import _reprs
 
@@ -101,6 +102,8 @@ class LiveDisplay:
                 if last or place.wants_updates():
                     place.update(bundle if last else self._data(bundle, place))
                     sent += sum(map(len, bundle.values()))
+            if not sent:
+                self._give_sign_of_life()
             return sent
 
     def close(self) -> None:
@@ -143,6 +146,17 @@ class LiveDisplay:
             ident=widget.comm.topic,
         )
         return len(value)
+
+    def _give_sign_of_life(self) -> None:
+        """It is shown nowhere: a display that nobody has is updated, for the server to hear of it."""
+        content = {"data": {}, "metadata": {}, "transient": {"display_id": uuid4().hex}}
+        self._kernel.session.send(
+            self._kernel.iopub_socket,
+            "update_display_data",
+            content,
+            parent=self._parent,
+            ident=b"update_display_data",
+        )
 
 
 def _html_widget(bundle: Bundle) -> Any:

@@ -133,7 +133,7 @@ class HtmlMonitor:
     ) -> None:
         self._shell = shell
         self._feed = source
-        self._pictures = Pictures(shell, text)
+        self._pictures = Pictures(shell, source.whole, text)
         self._hooked = False
 
     def display(self) -> None:
@@ -231,7 +231,7 @@ def widget_class() -> Any:
                 raise NotImplementedError  # so IPython shows the rest
             data, metadata = super()._repr_mimebundle_() or ({}, {})
             if self._pictures is None:
-                self._pictures = Pictures(shell, self._text, data)
+                self._pictures = Pictures(shell, self._feed.whole, self._text, data)
             self._pictures.take(self._feed.whole())
             self._pictures.show(metadata)
             feed.publisher.attach(self)

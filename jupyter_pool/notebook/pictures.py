@@ -7,6 +7,7 @@ pool closes, and when the kernel ends in order.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import threading
 import time
@@ -31,6 +32,8 @@ class Pictures:
 
     Parameters
     ----------
+    look
+        Returns the pool's whole state.
     text
         Returns the plain text to go with them, if not a table.
     widget
@@ -40,10 +43,12 @@ class Pictures:
     def __init__(
         self,
         shell: InteractiveShell,
+        look: Callable[[], State],
         text: Callable[[], str] | None = None,
         widget: Mapping[str, Any] | None = None,
     ) -> None:
         self._shell = shell
+        self._look = look
         self._text = text
         self._widget = dict(widget or {})
         self._last = LastState()
@@ -90,6 +95,10 @@ class Pictures:
             elif self._stale and (at_once or time.monotonic() - self._drawn >= _PAUSE):
                 self._update([place for place in self._places if place.wants_updates()])
 
+    def look_again(self) -> None:
+        """Take what nobody has told yet: the kernel is about to end, and its pools are still there."""
+        self.take(self._look())
+
     def leave(self) -> None:
         """The kernel ends, and with it the widget."""
         with self.lock:
@@ -127,7 +136,16 @@ def _register(pictures: Pictures) -> None:
     _shown.add(pictures)
     if _owner != os.getpid():
         _owner = os.getpid()
+        # Late registered comes first: what closes the pools at the end is registered by now.
+        importlib.import_module("jupyter_pool.engine.exits")
+        getattr(threading, "_register_atexit", atexit.register)(_look_again)
         atexit.register(_leave_all)
+
+
+def _look_again() -> None:
+    if os.getpid() == _owner:
+        for pictures in [*_shown]:
+            pictures.look_again()
 
 
 def _leave_all() -> None:

@@ -29,7 +29,11 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
     if (isRefusal(message)) monitor.refuse(message.text);
   };
   const leave = () => {
-    model.send({ type: "close", view });
+    try {
+      model.send({ type: "close", view });
+    } catch {
+      // The kernel has gone, and with it who is told.
+    }
   };
   model.on("change:pool_state", changed);
   model.on("msg:custom", heard);

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from support.conditions import eventually
 from support.front_end import (
     monitor,
     open_notebook,
     output,
-    restart_kernel,
     run_cell,
     save,
     with_cells,
@@ -39,8 +36,7 @@ def stored(desk: Desk) -> dict[str, Any]:
     "%%pool_exec\nlate = 1  # a request",
     "%pool_stop",
 )
-@pytest.mark.parametrize("end", ["close", "restart"])
-def test_a_saved_notebook_has_the_last_state_of_its_pool(desk: Desk, page: Page, end: str) -> None:
+def test_a_saved_notebook_has_the_last_state_of_its_pool(desk: Desk, page: Page) -> None:
     open_notebook(page, desk)
     run_cell(page, 0)
     run_cell(page, 1)
@@ -50,10 +46,7 @@ def test_a_saved_notebook_has_the_last_state_of_its_pool(desk: Desk, page: Page,
     shown.evaluate("output => { output.firstElementChild.dataset.mine = 'kept'; }")
     run_cell(page, 2)
     assert shown.locator("[data-mine=kept]").count() == 1
-    if end == "close":
-        run_cell(page, 3)
-    else:
-        restart_kernel(page)
+    run_cell(page, 3)
 
     def has_it() -> bool:
         page.wait_for_timeout(100)  # so that the page goes on

@@ -106,7 +106,7 @@ export class Commands {
       "jupyter-pool:end-session",
       trans.__("End a Session…"),
       () => this.endSession(),
-      pools,
+      () => (this.link?.sessions().length ?? 0) > 0,
     );
     this.add(
       palette,
@@ -115,8 +115,12 @@ export class Commands {
       (here) => this.goToCell(here),
       () => this.withCells().length > 0,
     );
-    this.add(palette, "jupyter-pool:copy-error", trans.__("Copy an Error…"), (here) =>
-      this.copyError(here),
+    this.add(
+      palette,
+      "jupyter-pool:copy-error",
+      trans.__("Copy an Error…"),
+      (here) => this.copyError(here),
+      () => (this.link?.errors().length ?? 0) > 0,
     );
   }
 
