@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from support.front_end import in_both, open_notebook, output, prompt, run_cell, take, with_cells
+from support.front_end import (
+    await_cell,
+    in_both,
+    open_notebook,
+    output,
+    prompt,
+    run_cell,
+    take,
+    with_cells,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -78,6 +87,7 @@ def test_a_cell_asks_in_the_notebook(desk: Desk, page: Page) -> None:
         box.press("Enter")
     output(page, 1).get_by_text("Ada has a secret of 4 letters").wait_for()
     assert "1815" not in output(page, 1).inner_text()
-    # The kernel goes on as ever.
+    # The kernel goes on as ever. (Its end gives the keyboard back to the cell that has asked.)
+    await_cell(page, 1)
     run_cell(page, 2)
     output(page, 2).get_by_text("[1, 2, 3]").wait_for()

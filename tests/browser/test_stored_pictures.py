@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from support.conditions import eventually
 from support.front_end import (
+    await_words,
     monitor,
     open_notebook,
     output,
@@ -46,6 +48,7 @@ def test_a_saved_notebook_has_the_last_state_of_its_pool(desk: Desk, page: Page)
     shown.evaluate("output => { output.firstElementChild.dataset.mine = 'kept'; }")
     run_cell(page, 2)
     assert shown.locator("[data-mine=kept]").count() == 1
+    await_words(monitor(page), re.compile("Last request"))
     run_cell(page, 3)
 
     def has_it() -> bool:

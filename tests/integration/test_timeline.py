@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,8 +62,14 @@ def test_what_never_ran_has_only_a_beginning(pool: KernelPool) -> None:
     assert result.timeline == Timeline(queued_at=result.timeline.queued_at)
 
 
-def test_a_death_leaves_what_had_come(pool: KernelPool) -> None:
-    line = pool.execute("print(1, flush=True); import os; os._exit(1)", check=False).timeline
+def test_a_death_leaves_what_had_come(pool: KernelPool, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"  # what a worker has said in its last moment may die with it
+    code = f"""
+import os, time
+print(1, flush=True)
+while not os.path.exists({os.fspath(heard)!r}): time.sleep(0.01)
+os._exit(1)"""
+    line = pool.execute(code, check=False, on_output=lambda event: heard.touch()).timeline
     assert line.started is not None
     assert (line.reply, line.idle, line.memory_delta) == (None, None, None)
 
