@@ -32,13 +32,17 @@ _FLAGS = [
     "--disable-dev-shm-usage",
 ]
 
-# What others have to complain about, in their own parts of the page, each where it happens only.
-# All but the first were seen just as well with this package's panel disabled (JupyterLab 4.6.6,
-# Notebook 7.6.5, jupyterlab_widgets 3.0.17).
+# What others have to complain about, in their own parts of the page, each where it happens only
+# (JupyterLab 4.6.6, Notebook 7.6.5, jupyterlab_widgets 3.0.17). With this package's panel disabled a
+# page of Notebook 7 had the shortcuts' complaint at each of 8 loads, and of two pages on one kernel both
+# had the comm's each of 4 times; the others come now and then, on a busy machine.
 
-#: JupyterLab's debugger asks a kernel for its state as soon as it hears that it restarts; the restart
-#: then cancels what was asked. Only where a kernel was restarted.
-_DEBUGGER = "Could not restore the debugger state: Canceled future for debug_request"
+#: A restart cancels what JupyterLab has just asked the kernel for: its debugger, at the news of the
+#: restart, for its state; ipywidgets for a subshell of its comm. Only where a kernel was restarted.
+_CANCELLED = (
+    "Could not restore the debugger state: Canceled future for debug_request",
+    "uncaught: Error: Canceled future for create_subshell_request",
+)
 #: ipywidgets asks each new page's kernel for widgets, by a comm. A kernel without ipywidgets closes it,
 #: which other pages hear of, too. Only where there are others.
 _COMM = "Comm not found for comm id"
@@ -68,7 +72,7 @@ class Console:
         page.on("request", self._asked)
 
     def errors(self) -> list[str]:
-        others = (*[_DEBUGGER] * self._restarted, *[_COMM] * (self._pages > 1))
+        others = (*_CANCELLED * self._restarted, *(_COMM,) * (self._pages > 1))
         return [text for text in self._said if not text.startswith(others)]
 
     def _printed(self, message: ConsoleMessage) -> None:

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -1192,7 +1193,8 @@ def picking(data: st.DataObject) -> Pick:
     return lambda options: data.draw(st.sampled_from(options))
 
 
-TestPoolCore = PoolMachine.TestCase
+# It counts storms, not seconds: on a busy machine they take longer.
+TestPoolCore = pytest.mark.timeout(400)(PoolMachine.TestCase)
 TestPoolCore.settings = settings(
     max_examples=200,
     stateful_step_count=60,
