@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
@@ -96,6 +97,30 @@ class Notebook:
         run = self.run(code)
         assert run.status == "ok", "\n".join(run.reply.get("traceback", [])) or run.stream("stderr")
         return run
+
+    def ask(self, kind: str, content: dict[str, Any] | None = None, **header: Any) -> Message:
+        """Send a request on the shell channel; the content of its reply. Others' replies are dropped."""
+        request = self.client.session.msg(kind, content or {})
+        request["header"].update(header)
+        self.client.shell_channel.send(request)
+        end = time.monotonic() + DEADLINE
+        while True:
+            reply = self._get(self.client.get_shell_msg, end)
+            if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
+                return dict(reply["content"])
+
+    @contextmanager
+    def subshell(self) -> Iterator[str]:
+        """What takes messages while a cell runs, as JupyterLab has it for comms."""
+        subshell = self._control("create_subshell_request", {})["subshell_id"]
+        try:
+            yield subshell
+        finally:
+            self._control("delete_subshell_request", {"subshell_id": subshell})
+
+    def _control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        self.client.control_channel.send(self.client.session.msg(kind, content))
+        return dict(self.client.get_control_msg(timeout=DEADLINE)["content"])
 
     @staticmethod
     def _get(get: Callable[..., Message], end: float) -> Message:

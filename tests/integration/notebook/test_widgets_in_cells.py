@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,27 +97,6 @@ class FrontEnd:
             )
         )
 
-    def ask(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-        request = self.client.session.msg(kind, content)
-        self.client.shell_channel.send(request)
-        while True:
-            reply = self.client.get_shell_msg(timeout=DEADLINE)
-            if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
-                return dict(reply["content"])
-
-    @contextmanager
-    def subshell(self) -> Iterator[str]:
-        """What takes messages while a cell runs, as JupyterLab has it for comms."""
-        subshell = self._control("create_subshell_request", {})["subshell_id"]
-        try:
-            yield subshell
-        finally:
-            self._control("delete_subshell_request", {"subshell_id": subshell})
-
-    def _control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-        self.client.control_channel.send(self.client.session.msg(kind, content))
-        return dict(self.client.get_control_msg(timeout=DEADLINE)["content"])
-
     def states(self) -> dict[str, Any]:
         """What a page that is loaded anew asks for."""
         control = "c" * 32
@@ -206,7 +184,7 @@ def test_a_closed_widget_is_closed_and_not_listed(lab: FrontEnd) -> None:
     run = lab.run("%%pool_exec\nimport ipywidgets\nipywidgets.Label('x').close()")
     label = opened(run, "LabelModel")
     assert label in [content["comm_id"] for content in run.of("comm_close")]
-    assert label not in lab.ask("comm_info_request", {})["comms"]
+    assert label not in lab.notebook.ask("comm_info_request", {})["comms"]
 
 
 def test_a_quiet_cell_shows_no_widgets(lab: FrontEnd) -> None:
@@ -286,7 +264,7 @@ def test_what_a_callback_prints_and_raises_is_shown_in_its_cell(
         "    print('clicked')\n    display('shown')\n    1 / 0\n"
         "button.on_click(clicked)\ndisplay(button)"
     )
-    with lab.subshell() as subshell:
+    with lab.notebook.subshell() as subshell:
         try:
             # ipykernel 7.4 loses what comes to a subshell while a cell captures; so it comes before.
             click = {"method": "custom", "content": {"event": "click"}}
@@ -344,7 +322,7 @@ def test_while_a_callback_runs_only_the_newest_state_waits(lab: FrontEnd, tmp_pa
 
 
 def test_a_cell_that_awaits_is_answered_without_hold(lab: FrontEnd) -> None:
-    with lab.subshell() as subshell:
+    with lab.notebook.subshell() as subshell:
         cell = lab.notebook.send(
             "%%pool_exec\nimport asyncio, ipywidgets\nslider = ipywidgets.IntSlider()\n"
             "moved = asyncio.get_running_loop().create_future()\n"
@@ -367,7 +345,7 @@ def test_widgets_are_answered_while_another_cell_captures_its_output(
     run = lab.run(f"%%pool_exec --hold 1h\n{SLIDER}")
     slider, label = opened(run, "IntSliderModel"), opened(run, "LabelModel")
     gate = str(tmp_path / "gate")
-    with lab.subshell() as subshell:
+    with lab.notebook.subshell() as subshell:
         cell = lab.notebook.send(
             "%%capture caught\nimport os, sys, time\nsys.__stdout__.flush()\n"
             f"open({gate + ' began'!r}, 'w').close()\n"
@@ -478,7 +456,7 @@ def test_all_widgets_are_there_for_a_new_page_with_their_last_state(lab: FrontEn
     slider, label = opened(run, "IntSliderModel"), opened(run, "LabelModel")
     lab.set(slider, value=5)
     lab.until_state(label, value="got 5")
-    listed = lab.ask("comm_info_request", {"target_name": "jupyter.widget"})["comms"]
+    listed = lab.notebook.ask("comm_info_request", {"target_name": "jupyter.widget"})["comms"]
     assert {slider, label, opened(run, "ImageModel")} <= listed.keys()
     states = lab.states()
     assert states[slider]["state"]["value"] == 5
@@ -612,7 +590,7 @@ def test_states_of_cells_that_ended_long_ago_are_let_go(fresh_notebook: Notebook
     # Each has made a slider, its layout and its style.
     count = "len(registry.registry_of(shell.kernel).comms)"
     assert lab.run(f"registry.MOST_COMMS - 3 <= {count} - 6 <= registry.MOST_COMMS").text == "True"
-    known = lab.ask("comm_info_request", {"target_name": "jupyter.widget"})["comms"]
+    known = lab.notebook.ask("comm_info_request", {"target_name": "jupyter.widget"})["comms"]
     slider, label = opened(held, "IntSliderModel"), opened(held, "LabelModel")
     assert {slider, label} <= known.keys()
     lab.set(slider, value=3)
@@ -630,7 +608,9 @@ def test_unloading_takes_every_comm_away(own: FrontEnd) -> None:
     run = own.run(f"%%pool_exec --hold none\n{SLIDER}")
     own.run("%unload_ext jupyter_pool")
     assert (
-        own.ask("comm_info_request", {})["comms"].keys().isdisjoint({opened(run, "IntSliderModel")})
+        own.notebook.ask("comm_info_request", {})["comms"]
+        .keys()
+        .isdisjoint({opened(run, "IntSliderModel")})
     )
     assert own.states() == {}
 

@@ -46,6 +46,10 @@ def headline(own: FrontEnd, name: str = "train") -> str:
 def is_live(own: FrontEnd, slider: str, label: str, value: int = 7) -> None:
     own.set(slider, value=value)
     own.until_state(label, value=f"got {value}")
+    # The worker is done with that by the time it is sent the next message. What a view sends by itself
+    # may be in vain without a word, should the worker be needed before it is done with this.
+    own.set(slider, _view_count=value)
+    own.until_state(slider, _view_count=value)
 
 
 def has_moved_on(own: FrontEnd, slider: str) -> str:
