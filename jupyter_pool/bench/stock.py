@@ -1,12 +1,20 @@
-"""The peer: stock ipykernel kernels, started and driven by jupyter_client alone."""
+"""The peer: stock ipykernel kernels, started and driven by jupyter_client alone.
+
+They are reached by sockets in a folder, as a pool's workers are. Ports of TCP, jupyter_client's default,
+are chosen before the kernel binds them: of many that start at once, one now and then never answers,
+because another process was quicker.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.blocking import BlockingKernelClient
@@ -29,8 +37,17 @@ async def _ready(client: AsyncKernelClient, code: str) -> None:
         pass
 
 
-async def _start_together(count: int, code: str) -> float:
-    managers = [AsyncKernelManager(kernel_name="python3") for _ in range(count)]
+@contextmanager
+def _sockets(count: int) -> Iterator[list[dict[str, str]]]:
+    """For so many kernels, the options of their managers."""
+    with tempfile.TemporaryDirectory(prefix="jupyter-pool-bench-") as folder:
+        yield [
+            {"transport": "ipc", "ip": os.path.join(folder, f"kernel-{n}")} for n in range(count)
+        ]
+
+
+async def _start_together(sockets: list[dict[str, str]], code: str) -> float:
+    managers = [AsyncKernelManager(kernel_name="python3", **options) for options in sockets]
     clients: list[AsyncKernelClient] = []
 
     async def one(manager: AsyncKernelManager) -> None:
@@ -54,8 +71,8 @@ async def _start_together(count: int, code: str) -> float:
 def start_together(count: int, code: str = "") -> float:
     """Seconds until so many stock kernels, started at once, are ready and have run that code."""
     # In a thread of its own: the caller's may have a running loop, as in a notebook.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, _start_together(count, code)).result()
+    with _sockets(count) as sockets, ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _start_together(sockets, code)).result()
 
 
 def _close_loop() -> None:
@@ -71,7 +88,8 @@ class StockKernel:
     def __enter__(self) -> BlockingKernelClient:
         with ExitStack() as stack:
             stack.callback(_close_loop)
-            manager = KernelManager(kernel_name="python3")
+            (sockets,) = stack.enter_context(_sockets(1))
+            manager = KernelManager(kernel_name="python3", **sockets)
             stack.callback(manager.cleanup_resources)
             stack.callback(lambda: manager.has_kernel and manager.shutdown_kernel(now=True))
             manager.start_kernel(stderr=subprocess.DEVNULL)

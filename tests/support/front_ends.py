@@ -33,6 +33,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
+from support.sockets import PrivateSockets
+
 __all__ = ["Cell", "FrontEnd", "JupyterLab", "Model", "NbClient", "VSCode"]
 
 DEADLINE = 60.0
@@ -127,7 +129,8 @@ class Model(FrontEnd):
         self.prompts: list[str] = []
         #: Views of widgets that were built a second time where the first one still was.
         self.rebuilt = 0
-        self.manager = KernelManager(kernel_name="python3")
+        self._sockets = PrivateSockets()
+        self.manager = KernelManager(kernel_name="python3", **self._sockets.options)
         self.manager.start_kernel()
         self.client: BlockingKernelClient = self.manager.client()
         self.client.start_channels()
@@ -140,6 +143,7 @@ class Model(FrontEnd):
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel()
+        self._sockets.close()
         # jupyter_client's blocking calls ran in it; the next ones make a new one.
         ensure_event_loop().close()
 

@@ -16,6 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 from support.processes import Spoken, new_mark
+from support.sockets import PrivateSockets
 
 DEADLINE = 60.0
 
@@ -59,7 +60,8 @@ class KernelOwner:
         self.mark = new_mark()
         # A loop of our own: the one that jupyter_client makes for blocking calls is never closed.
         self._loop = asyncio.new_event_loop()
-        self.manager = AsyncKernelManager(kernel_name="python3")
+        self._sockets = PrivateSockets()
+        self.manager = AsyncKernelManager(kernel_name="python3", **self._sockets.options)
         self.wait_for(self.manager.start_kernel(env=dict([*os.environ.items(), self.mark])))
         self.client = self.manager.client()
         self.client.start_channels()
@@ -82,6 +84,7 @@ class KernelOwner:
         if self.manager.has_kernel:
             self.wait_for(self.manager.shutdown_kernel(now=True))
         self.manager.context.destroy(linger=0)
+        self._sockets.close()
         self._loop.close()
 
     @property

@@ -14,6 +14,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
 
+from support.sockets import PrivateSockets
+
 DEADLINE = 60.0
 
 Message = dict[str, Any]
@@ -51,7 +53,8 @@ class Notebook:
     """A Python kernel with the extension loaded."""
 
     def __init__(self) -> None:
-        self.manager = KernelManager(kernel_name="python3")
+        self._sockets = PrivateSockets()
+        self.manager = KernelManager(kernel_name="python3", **self._sockets.options)
         self.manager.start_kernel()
         self.client: BlockingKernelClient = self.manager.client()
         self.client.start_channels()
@@ -64,6 +67,7 @@ class Notebook:
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel()
+        self._sockets.close()
         # jupyter_client's blocking calls ran in it; the next ones make a new one.
         ensure_event_loop().close()
 
