@@ -10,7 +10,6 @@ dispatch then goes out with nothing to do, and one that rides along does not go 
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from jupyter_pool.core import Cancel, Dispatch, GivenBack, Ride
@@ -100,6 +99,7 @@ class Dispatcher:
 
     def _note_wait(self, request: Request) -> None:
         """It has got a worker."""
-        request.first_dispatched = time.monotonic()
+        # The core's time, from which a run's deadline is reckoned: none ends with less than that.
+        request.first_dispatched = self._driver.now
         if not request.is_lease:
             self._driver.accounting.waits.add(request.first_dispatched - request.created)

@@ -134,6 +134,8 @@ class Driver:
             Closed: self._closed,
         }
         self._pending: deque[Event] = deque()
+        #: The core's time: when what is being carried out was decided.
+        self.now = 0.0
         self._feeding = False
         self._watches_sessions = False
         limit = config.memory_limit
@@ -151,7 +153,8 @@ class Driver:
         try:
             while self._pending:
                 event = self._pending.popleft()
-                for command in self.core.handle(event, time.monotonic()):
+                self.now = now = time.monotonic()
+                for command in self.core.handle(event, now):
                     self._carry_out(command)
                 if self.condition.awaited:
                     failed = event.reason if isinstance(event, WorkerStartFailed) else None
