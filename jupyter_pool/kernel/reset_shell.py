@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import linecache
 import operator
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
+
+from IPython.core.builtin_trap import BuiltinUndefined
 
 __all__ = ["ShellBaseline"]
 
@@ -211,7 +214,13 @@ class ShellBaseline:
         builtin, display = traits["builtin_trap"], traits["display_trap"]
         if builtin._nested_level:
             builtin._nested_level = 0
-            builtin.deactivate()
+            # Not by its `deactivate`, which fails if it was that which was cut short.
+            for name, before in builtin._orig_builtins.items():
+                if before is BuiltinUndefined:
+                    vars(builtins).pop(name, None)
+                else:
+                    setattr(builtins, name, before)
+            builtin._orig_builtins.clear()
         if display._nested_level:
             display._nested_level = 0
             display.unset()

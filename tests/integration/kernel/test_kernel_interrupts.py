@@ -184,6 +184,29 @@ def test_a_changed_handler_does_not_make_the_next_request_deaf(worker: Worker) -
     interrupt(worker, "import time\n" + READY + "time.sleep(60)")
 
 
+@pytest.mark.parametrize("done", [0, 1, 3, 4])
+def test_one_that_cuts_ipythons_clean_up_short_costs_no_worker(worker: Worker, done: int) -> None:
+    # What IPython has put among the built-in names is taken out again: all, some or none of it, by then.
+    answer = worker.run(
+        "trap = get_ipython().builtin_trap\n"
+        "trap.add_builtin('extra', 1)\n"
+        "def cut_short():\n"
+        "    del trap.deactivate\n"
+        f"    for name, before in list(trap._orig_builtins.items())[:{done}]:\n"
+        "        trap.remove_builtin(name, before)\n"
+        "    raise KeyboardInterrupt\n"
+        "trap.deactivate = cut_short"
+    )
+    assert answer.content["ename"] == "KeyboardInterrupt"
+    assert answer.report["recycle"] is None
+    answer = worker.run(
+        "import builtins\nget_ipython, [hasattr(builtins, n) for n in ('exit', 'extra')]"
+    )
+    assert answer.result is not None
+    assert "PoolShell" in answer.result
+    assert answer.result.endswith("[False, False])")
+
+
 def test_interrupts_at_random_moments_lose_no_reply(worker: Worker) -> None:
     randomness = random.Random(5)
     code = (
