@@ -167,6 +167,7 @@ class PoolOutStream(OutStream):
             if self._decoder.getstate()[0]:
                 self._append(self._parent_header_global, self._decoder.decode(b"", final=True))
             self._send()
+            self._flushes = float(_FLUSHES)  # those of the next request are its own
 
     def set_parent(self, parent: dict[str, Any]) -> None:
         """Set the message that what is written from now on belongs to."""
@@ -355,6 +356,7 @@ def finish_request(out: PoolOutStream, err: PoolOutStream) -> None:
             and not err._decoder.getstate()[0]
             and not _pipes.poll(0)
         ):
+            out._flushes = err._flushes = float(_FLUSHES)
             return
     out.finish_request()
     err.finish_request()
