@@ -93,7 +93,8 @@ class Threads:
             # A thread that this request started may just be returning.
             with contextlib.suppress(RuntimeError):
                 thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
+            # Or going back to where it has nothing to do, as those of a pool do after their job.
+            if thread.is_alive() and not _is_harmless_thread(thread):
                 leftover.append(thread.name)
         while self._bare > self._known_bare and time.monotonic() < deadline:
             time.sleep(0.002)
