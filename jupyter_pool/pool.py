@@ -389,9 +389,7 @@ class KernelPool(PoolFace, _Requests):
             After so many seconds what still waits is cancelled and what still runs is interrupted,
             then killed. 0: at once. None: never.
         """
-        driver = self.begin_close(now=timeout == 0)
-        if driver is not None:
-            self.see_closed(driver, timeout)
+        self.close_and_see(timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, finish what was submitted, and stop the workers.
@@ -404,9 +402,10 @@ class KernelPool(PoolFace, _Requests):
             Cancel what waits. What runs is finished, and so is what a worker that is starting is
             about to take.
         """
-        driver = self.begin_close(now=False, cancel_futures=cancel_futures)
-        if wait and driver is not None:
-            self.see_closed(driver, None)
+        if wait:
+            self.close_and_see(None, cancel_futures=cancel_futures)
+        else:
+            self.begin_close(now=False, cancel_futures=cancel_futures)
 
     def __enter__(self) -> KernelPool:
         return self.start()

@@ -218,6 +218,21 @@ class PoolFace(Listening):
         if driver is not None:
             driver.engine.post(lambda: driver.close(cancel_queued=False, cancel_running=False))
 
+    def close_and_see(self, timeout: float | None, *, cancel_futures: bool = False) -> None:
+        """Close, and wait until that is done: `begin_close` and `see_closed` in one.
+
+        A Ctrl-C may come anywhere in it, also while nobody waits yet.
+        """
+        try:
+            driver = self.begin_close(now=timeout == 0, cancel_futures=cancel_futures)
+            if driver is not None:
+                self.see_closed(driver, timeout)
+        except BaseException:
+            driver = self._driver
+            if driver is not None and os.getpid() == self._pid and not driver.closed.is_set():
+                self._force_close(driver)
+            raise
+
     def see_closed(self, driver: Driver, timeout: float | None) -> None:
         """Wait until the last worker is gone; what runs for longer than `timeout` is given up.
 

@@ -324,7 +324,8 @@ def test_after_the_last_pool_nothing_is_left() -> None:
             guardian = engine.launcher._guardian.pid
             first.execute("1")
             second.execute("1")
-            assert len(our_threads()) == len(set(our_threads()))  # one of each kind for both
+            names = our_threads()
+            assert len(names) == len(set(names))  # one of each kind for both
             children = {child.pid for child in psutil.Process().children(recursive=True)}
             assert {*pids(first), *pids(second), guardian} <= children
         first.execute("1")  # the engine stays for whom it serves
@@ -399,6 +400,27 @@ except KeyboardInterrupt:
         assert gone(known)()
         assert owner.wait() == 0
         assert owner.stderr == ""
+
+
+def test_a_ctrl_c_in_close_before_anything_is_waited_for_leaves_nothing_behind_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = KernelPool(size=1)
+    future = pool.submit_code(SLEEP)
+    eventually(future.running)
+    known, begin = pids(pool), pool.begin_close
+
+    def interrupted(*, now: bool, cancel_futures: bool = False) -> None:
+        monkeypatch.undo()
+        begin(now=now, cancel_futures=cancel_futures)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "begin_close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.close()
+    assert isinstance(future.exception(0), Cancelled)
+    assert gone(known)()
+    assert current_engine() is None
 
 
 # --- names --------------------------------------------------------------------------------------
