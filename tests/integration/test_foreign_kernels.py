@@ -18,7 +18,7 @@ from jupyter_pool import (
     OperationTimeout,
     WorkerDied,
 )
-from support.cells import DEADLINE, Watcher, states, value
+from support.cells import DEADLINE, THERE_BY_THEN, Watcher, states, value
 from support.conditions import eventually
 from support.kernelspecs import kernelspec, scripted
 
@@ -146,7 +146,7 @@ def test_sessions_are_counted_as_for_any_kernel(lasting_bash: KernelPool) -> Non
 
 def test_a_timeout_interrupts_a_foreign_kernel(bash: KernelPool) -> None:
     with pytest.raises(OperationTimeout) as caught:
-        bash.execute("echo before; sleep 60", timeout=1)
+        bash.execute("echo before; sleep 60", timeout=THERE_BY_THEN)
     assert caught.value.result is not None
     assert caught.value.result.stdout.startswith("before\n")
     assert "interrupted cleanly" in str(caught.value)
@@ -156,7 +156,7 @@ def test_a_timeout_interrupts_a_foreign_kernel(bash: KernelPool) -> None:
 def test_an_interrupted_kernel_that_stays_serves_on(lasting_bash: KernelPool) -> None:
     worker_id = lasting_bash.execute("KEPT=2").worker_id
     with pytest.raises(OperationTimeout):
-        lasting_bash.execute("sleep 60", timeout=0.5)
+        lasting_bash.execute("sleep 60", timeout=THERE_BY_THEN)
     result = lasting_bash.execute("echo [$KEPT]")
     assert result.stdout == "[2]\n"
     assert result.worker_id == worker_id
@@ -214,7 +214,7 @@ def test_a_stock_kernel_keeps_nothing_and_shows_its_traceback(stock: KernelPool)
 
 def test_a_stock_kernel_is_interrupted(stock: KernelPool) -> None:
     with pytest.raises(OperationTimeout, match="interrupted cleanly"):
-        stock.execute("while True: pass", timeout=0.5)
+        stock.execute("while True: pass", timeout=THERE_BY_THEN)
     assert value(stock.execute("1 + 1")) == "2"
 
 

@@ -28,7 +28,7 @@ from jupyter_pool import (
     WorkerDied,
 )
 from support.calls import Door, by_value, pass_through
-from support.cells import DEADLINE, Watcher, pids
+from support.cells import DEADLINE, THERE_BY_THEN, Watcher, pids
 from support.conditions import eventually, gone
 
 
@@ -488,7 +488,7 @@ def test_after_an_interrupted_execution_a_new_one_is_made(one: KernelPool) -> No
     one.register_program("c", Slow(), outputs=["n", "pid"])
     assert one.execute_program("c").outputs["n"] == 1
     with pytest.raises(OperationTimeout):
-        one.execute_program("c", {"seconds": 600}, timeout=0.2)
+        one.execute_program("c", {"seconds": 600}, timeout=THERE_BY_THEN)
     assert one.execute_program("c").outputs["n"] == 1
 
 
@@ -567,7 +567,9 @@ def test_check_false_gives_the_error_in_the_result(pool: KernelPool) -> None:
 
 def test_a_views_options_hold_for_programs(pool: KernelPool) -> None:
     watcher = Watcher()
-    view = pool.options(timeout=0.2, session_id="views", check=False, on_output=watcher, seed=5)
+    view = pool.options(
+        timeout=THERE_BY_THEN, session_id="views", check=False, on_output=watcher, seed=5
+    )
     view.register_program(
         "draw", "import random; print('drawn'); x = random.random()", outputs=["x"]
     )

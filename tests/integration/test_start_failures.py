@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_pool import KernelPool, PoolError, WorkerStartError
-from support.cells import states, value
+from support.cells import THERE_BY_THEN, states, value
 from support.conditions import eventually
 from support.kernelspecs import kernelspec, python, scripted
 from support.processes import marked, new_mark
@@ -37,11 +37,11 @@ def pool_of(
         yield pool
 
 
-def failure(pool: KernelPool, *, within: float = AT_ONCE) -> WorkerStartError:
+def failure(pool: KernelPool, *, within: float = AT_ONCE, **options: float) -> WorkerStartError:
     """How executing something fails, and that it does soon."""
     began = time.monotonic()
     with pytest.raises(WorkerStartError) as caught:
-        pool.execute("1")
+        pool.execute("1", **options)  # type: ignore[arg-type]
     assert time.monotonic() - began < within
     assert caught.value.context["pool"] == pool.name
     return caught.value
@@ -87,10 +87,10 @@ def test_a_kernel_that_is_killed_by_a_signal_before_it_is_ready() -> None:
 def test_a_kernel_that_hangs_for_ever() -> None:
     code = "import sys, time; sys.stderr.write('waiting for a licence\\n'); time.sleep(600)"
     began = time.monotonic()
-    with pool_of(python(code), start_timeout=0.5) as pool:
-        error = failure(pool, within=0.5 + AT_ONCE)
-        assert time.monotonic() - began >= 0.5
-    assert "start_timeout=0.5 s" in str(error)
+    with pool_of(python(code), start_timeout=THERE_BY_THEN) as pool:
+        error = failure(pool, within=THERE_BY_THEN + AT_ONCE)
+        assert time.monotonic() - began >= THERE_BY_THEN
+    assert "start_timeout=1.5 s" in str(error)
     assert error.stderr == "waiting for a licence\n"
 
 
@@ -114,10 +114,11 @@ time.sleep(601)
 
 
 def test_a_kernel_that_answers_kernel_info_but_no_probe(tmp_path: Path) -> None:
-    with pool_of(scripted("patient", tmp_path), start_timeout=3) as pool:
-        error = failure(pool, within=3 + AT_ONCE)
+    # Importing ipykernel takes most of a second, and several where others do the same.
+    with pool_of(scripted("patient", tmp_path), start_timeout=6) as pool:
+        error = failure(pool, within=6 + AT_ONCE)
         assert (tmp_path / "asked").exists()
-        assert "start_timeout=3 s" in str(error)
+        assert "start_timeout=6 s" in str(error)
 
 
 def test_a_kernel_that_answers_the_probe_with_an_error(tmp_path: Path) -> None:
@@ -173,17 +174,17 @@ def test_a_pool_that_cannot_start_workers_is_degraded_and_heals_when_starts_succ
 ) -> None:
     with pool_of(scripted("refusing", tmp_path), size=2) as pool:
         failure(pool)
-        eventually(lambda: pool.get_status().state == "degraded")
+        # One more than it takes: two start together, and the second of them may be yet to fail.
+        eventually(lambda: pool.get_stats().workers_lost.get("failed to start", 0) >= 4)
         status = pool.get_status()
+        assert status.state == "degraded"
         assert status.reason == "it started, but could not execute: Refused: not today"
         health = pool.health_check()
         assert health.status == "unhealthy"
         assert any("Refused: not today" in reason for reason in health.reasons)
 
-        # Reported at once: nobody waits for the next try.
-        began = time.monotonic()
-        error = failure(pool)
-        assert time.monotonic() - began < 0.5
+        # Reported at once: nobody waits for the next try, not even who would not wait.
+        error = failure(pool, checkout_timeout=0)
         assert "Refused: not today" in str(error)
 
         (tmp_path / "go").touch()

@@ -13,8 +13,8 @@ from support.cells import DEADLINE, pid, value
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
-    # One worker: whatever a request leaves behind, the next one would find.
-    with KernelPool(1) as pool:
+    # One worker: whatever a request leaves behind, the next one would find. A slow one is not replaced.
+    with KernelPool(1, interrupt_grace=10) as pool:
         yield pool
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jupyter_pool import KernelPool
-from support.cells import DEADLINE, Gate, pid
+from support.cells import DEADLINE, THERE_BY_THEN, Gate, pid
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: Linux only")
 
@@ -109,11 +109,13 @@ def test_processes_that_are_left_running_are_ended_with_their_request(
         f"kind = {kind!r}\n"
         "import os, time\n"
         "read, write = os.pipe()\n"
-        "if not os.fork():\n"
+        "child = os.fork()\n"
+        "if not child:\n"
         "    if kind != 'child': os.setsid()\n"
         "    if kind == 'daemon' and os.fork(): os._exit(0)\n"
         "    os.write(write, str(os.getpid()).encode())\n"
         "    time.sleep(1000)\n"
+        "if kind == 'daemon': os.waitpid(child, 0)\n"  # it is not what is left
         "left = int(os.read(read, 100))",
         outputs=["left"],
     )
@@ -139,7 +141,7 @@ def test_a_worker_that_is_ended_takes_its_daemons_along(tmp_path: Path, how: str
     stubborn += "while True: time.sleep(1)"
     with KernelPool(1, interrupt_grace=0.1) as pool, Gate(tmp_path) as gate:
         if how == "timeout":
-            assert not pool.execute(escape + stubborn, timeout=1.0, check=False).outputs
+            assert not pool.execute(escape + stubborn, timeout=THERE_BY_THEN, check=False).outputs
         elif how == "lease":
             with pool.checkout() as worker:
                 worker.execute(escape)

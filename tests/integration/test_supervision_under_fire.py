@@ -18,7 +18,7 @@ import pytest
 from jupyter_pool import Cancelled, ExecutionResult, KernelPool, OperationTimeout, WorkerStartError
 from jupyter_pool.engine.loop import Engine
 from jupyter_pool.reports import WorkerInfo
-from support.cells import DEADLINE, Watcher, pid, states, value
+from support.cells import DEADLINE, THERE_BY_THEN, Watcher, pid, states, value
 from support.conditions import eventually, gone
 from support.tiny_disk import TinyDisk, tiny_disk
 
@@ -143,7 +143,7 @@ def test_a_worker_that_is_killed_while_it_is_interrupted_ends_its_request_at_onc
 
 def test_a_worker_that_is_killed_in_the_grace_of_a_timeout_ends_its_request_at_once() -> None:
     with KernelPool(size=1, interrupt_grace=600) as pool:
-        future, _ = busy(pool, DEAF, timeout=1.0)
+        future, _ = busy(pool, DEAF, timeout=THERE_BY_THEN)
         kill(eventually(worker_in(pool, "interrupting")))
         error = future.exception(DEADLINE)
         assert isinstance(error, OperationTimeout)
@@ -184,8 +184,11 @@ def test_a_busy_worker_that_stands_still_can_be_cancelled() -> None:
         assert gone([stopped])()
 
 
-def test_a_worker_that_stands_still_while_it_starts_is_given_up_in_time() -> None:
-    with KernelPool(size=1, start_timeout=3) as pool:
+def test_a_worker_that_stands_still_while_it_starts_is_given_up_in_time(
+    slow_starts: SlowStarts,
+) -> None:
+    slow_starts.begin()  # so that it is met while it starts
+    with KernelPool(size=1, start_timeout=3, env=slow_starts.env) as pool:
         future = pool.submit_code("1")
         stopped = kill(eventually(worker_in(pool, "starting")), signal.SIGSTOP)
         error = future.exception(DEADLINE)
@@ -313,7 +316,12 @@ DAY = 86_400.0
 def test_a_clock_that_jumps_changes_no_limit_and_forgets_no_session(jump: float) -> None:
     real = time.time
     with KernelPool(
-        size=1, session_ttl=600, max_lifetime=600, max_idle=600, operation_timeout=600
+        size=1,
+        session_ttl=600,
+        max_lifetime=600,
+        max_idle=600,
+        operation_timeout=600,
+        interrupt_grace=10,  # a slow worker is not replaced for it
     ) as pool:
         before = pid(pool)
         pool.execute("1", session_id="early")

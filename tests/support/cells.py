@@ -16,6 +16,10 @@ from jupyter_pool import ExecutionResult, KernelPool
 #: How long anything that must happen may take, in seconds; nothing here takes more than a few.
 DEADLINE = 30.0
 
+#: How long a timeout must be for code to be where it strikes, in seconds: what takes a cell some
+#: milliseconds takes a worker longer that the system lets wait for others.
+THERE_BY_THEN = 1.5
+
 Event = dict[str, Any]
 
 

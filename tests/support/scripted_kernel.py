@@ -6,8 +6,8 @@ has answered a kernel_info_request. The file ``go``, once a test makes it, makes
     patient     executes nothing before ``go`` is there
     refusing    answers everything that it is to execute with an error
     dying       executes what it gets first, and ends soon after its reply
-    losing      never says that it is idle after it was told to execute "lose", and ends soon after
-                its reply to "lose and end"
+    losing      never says that it is idle after it was told to execute "lose"; after its reply to
+                "lose and end" it answers nothing any more, and ends soon
     late        says so two seconds after its reply, with a last output before it
     held        does not come up while the file ``hold`` is there, then behaves well
     well        behaves well: its output is what it is told to execute
@@ -36,6 +36,7 @@ class ScriptedKernel(Kernel):
     folder = Unicode().tag(config=True)
     #: The idle status of what is executed is to be lost, or late.
     lost = False
+    ends = False
 
     def start(self) -> None:
         with open(Path(self.folder, "started"), "a") as file:
@@ -58,6 +59,9 @@ class ScriptedKernel(Kernel):
             if self.behaviour == "late":
                 time.sleep(2)
                 self.send_response(self.iopub_socket, "stream", {"name": "stdout", "text": "!"})
+            elif self.ends:
+                time.sleep(0.2)  # as long as its reply may take
+                os._exit(7)
             else:
                 return
         super()._publish_status(status, *args, **kwargs)
@@ -66,8 +70,7 @@ class ScriptedKernel(Kernel):
         self, code: str, silent: bool, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         self.lost = code.startswith("lose")
-        if code == "lose and end":
-            threading.Timer(0.2, os._exit, (7,)).start()
+        self.ends = code == "lose and end"
         if self.behaviour == "patient":
             while not self.go:
                 time.sleep(0.01)
