@@ -20,7 +20,7 @@ from support.conditions import eventually
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
-    with KernelPool(1) as pool:
+    with KernelPool(1, interrupt_grace=10) as pool:  # a slow worker is not replaced for it
         yield pool
 
 
@@ -138,10 +138,11 @@ def test_as_completed_yields_all_those_cancelled_too(pool: KernelPool, gate: Gat
     assert others[2].cancel()
     assert others[4].cancel()
     gate.open()
-    seen = list(concurrent.futures.as_completed([first, *others], timeout=5))
+    seen = list(concurrent.futures.as_completed([first, *others], timeout=DEADLINE))
     assert set(seen) == {first, *others}
-    # One worker: those that ran did so in order.
-    assert [f for f in seen if not f.cancelled()] == [first, others[0], others[1], others[3]]
+    # One worker: those that ran did so in order. The first has an `on_output`, and may be done later.
+    ran = [others[0], others[1], others[3]]
+    assert [f for f in seen if f in ran] == ran
 
 
 def test_wait_returns_at_the_first_exception(pool: KernelPool, gate: Gate) -> None:
@@ -245,7 +246,9 @@ def test_a_chain_of_callbacks_goes_through(pool: KernelPool) -> None:
     assert end.result(DEADLINE) == 20
 
 
-def test_callbacks_run_neither_on_the_io_thread_nor_on_the_callers(pool: KernelPool) -> None:
+def test_callbacks_run_neither_on_the_io_thread_nor_on_the_callers(
+    pool: KernelPool, gate: Gate
+) -> None:
     names: list[str] = []
     called = threading.Event()
 
@@ -253,8 +256,9 @@ def test_callbacks_run_neither_on_the_io_thread_nor_on_the_callers(pool: KernelP
         names.append(threading.current_thread().name)
         called.set()
 
-    future = pool.submit_code("import time; time.sleep(0.05)")
+    future = pool.submit_code(gate.code)
     future.add_done_callback(note)
+    gate.open()  # not before: of what is done the caller's thread calls it
     assert called.wait(DEADLINE)
     assert names == [f"jupyter_pool callbacks of {pool.name}"]
 

@@ -82,11 +82,14 @@ def exceed(run: Any, code: str, **options: Any) -> MemoryLimitExceeded:
 def test_a_request_that_exceeds_the_limit_ends_with_its_peak_line_and_output_and_no_other_suffers(
     pool: KernelPool, tmp_path: Path
 ) -> None:
-    with Gate(tmp_path) as gate:
+    # What a worker says just before it is killed may die with it: it grows once it was heard.
+    with Gate(tmp_path) as gate, Gate(tmp_path, "heard") as heard:
         watcher = Watcher()
         other = pool.submit_code(gate.code + "6 * 7", on_output=watcher)
         watcher.wait_for()
-        error = exceed(pool.execute, "print('before')\n" + GROW, session_id="s")
+        error = exceed(
+            pool.execute, heard.code + GROW, session_id="s", on_output=lambda event: heard.open()
+        )
         gate.open()
         assert value(other.result(DEADLINE)) == "42"
     assert (error.category, error.type) == ("resource_error", "memory_limit_exceeded")
@@ -96,13 +99,13 @@ def test_a_request_that_exceeds_the_limit_ends_with_its_peak_line_and_output_and
     assert (error.context["peak"], error.context["limit"]) == (error.peak, LIMIT)
     assert error.context["session_id"] == "s"
     assert error.result is not None
-    assert (error.result.status, error.result.stdout) == ("died", "before\n")
+    assert (error.result.status, error.result.stdout) == ("died", "waiting\n")
     first, facts, *rest = error.message.split("\n")
     assert first == (
         f"worker {error.context['worker_id']} used more memory than memory_limit allows and was killed"
     )
     assert " of 150 MB · after " in facts
-    assert "line 6: held.append" in facts or "line 8: time.sleep" in facts
+    assert "line 10: held.append" in facts or "line 12: time.sleep" in facts
     assert any("Only this request is lost" in line for line in rest)
     assert "memory_limit" in rest[-1]
 
@@ -123,19 +126,23 @@ def test_it_is_not_tried_again(pool: KernelPool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own_session", [False, True])
 def test_what_child_processes_have_counts_and_they_end_too(
-    pool: KernelPool, own_session: bool
+    pool: KernelPool, own_session: bool, tmp_path: Path
 ) -> None:
-    code = f"""
+    with Gate(tmp_path) as heard:
+        code = f"""
 import subprocess, sys
-grow = "import time; held = b'x' * 300_000_000; time.sleep(1000)"
-child = subprocess.Popen([sys.executable, "-c", grow], start_new_session={own_session})
-print(child.pid, flush=True)
-child.wait()
+grow = "import sys, time; sys.stdin.read(); held = b'x' * 300_000_000; time.sleep(1000)"
+child = subprocess.Popen(
+    [sys.executable, "-c", grow], stdin=subprocess.PIPE, start_new_session={own_session}
+)
+print(child.pid)
+{heard.code}
+child.stdin.close(); child.wait()
 """
-    error = exceed(pool.execute, code)
+        error = exceed(pool.execute, code, on_output=lambda event: heard.open())
     assert error.result is not None
-    eventually(gone([int(error.result.stdout)]))
-    assert "line 6: child.wait()" in error.message
+    eventually(gone([int(error.result.stdout.split()[0])]))
+    assert ": child.stdin.close(); child.wait()" in error.message
 
 
 def test_a_lease_ends_with_its_worker_and_what_waits_in_it(

@@ -26,9 +26,16 @@ def pool() -> Iterator[KernelPool]:
         yield pool
 
 
-def test_everything_comes_in_its_order(pool: KernelPool) -> None:
+def test_everything_comes_in_its_order(pool: KernelPool, tmp_path: Path) -> None:
     before = time.time()
-    result = pool.execute("print(1); import time; time.sleep(0.1); print(2)")
+    heard = tmp_path / "heard"
+    code = f"""
+import os, time
+print(1, flush=True)
+while not os.path.exists({os.fspath(heard)!r}): time.sleep(0.01)
+time.sleep(0.1)
+print(2)"""
+    result = pool.execute(code, on_output=lambda event: heard.touch())
     line = result.timeline
     assert line.queued_at is not None
     assert before - 0.01 <= line.queued_at <= time.time()
