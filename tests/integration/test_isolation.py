@@ -145,6 +145,7 @@ def test_none_keeps_state_on_its_worker_until_a_request_of_another_kind_comes_th
 ) -> None:
     look = "'x' in globals()"
     with KernelPool(size=2) as pool, Gate(tmp_path) as gate:
+        pool.start(wait=True)  # of two that idle, the one that was used last serves next
         first = pool.execute("x = 1", isolation="none").worker_id
         watcher = Watcher()
         at_work = pool.submit_code(gate.code + look, isolation="none", on_output=watcher)

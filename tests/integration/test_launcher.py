@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -31,17 +32,17 @@ def test_a_worker_that_is_stopped_as_its_launch_ends_is_stopped(
     (tmp_path / "threaded.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
-    workers: list[Worker] = []
+    started: Future[Worker] = Future()
     news: queue.SimpleQueue[Launched | Exited] = queue.SimpleQueue()
 
     def post(said: Launched | Exited) -> None:
         if isinstance(said, Launched):
             # From within its last step: the launch is complete before anybody could know.
-            launcher.stop(workers[0], kill=True)
+            launcher.stop(started.result(DEADLINE), kill=True)
         news.put(said)
 
     spec = LaunchSpec(None, str(tmp_path), dict(os.environ), preload)
-    workers.append(launcher.start("w1", spec, post))
+    started.set_result(launcher.start("w1", spec, post))
     launched = news.get(timeout=DEADLINE)
     assert isinstance(launched, Launched)
     assert launched.pid is not None

@@ -363,7 +363,8 @@ def test_a_failing_option_heals_when_its_cause_is_gone(tmp_path: Path) -> None:
     with KernelPool(1, setup=f"text = open({str(wanted)!r}).read()") as pool:
         with pytest.raises(WorkerStartError, match="FileNotFoundError"):
             pool.execute("1")
-        wanted.write_text("here")
+        (tmp_path / "new").write_text("here")
+        (tmp_path / "new").rename(wanted)  # whole, for whoever reads it just now
         eventually(lambda: "idle" in states(pool), within=DEADLINE)
         assert value(pool.execute("text")) == "'here'"
 

@@ -14,6 +14,7 @@ import pytest
 
 from jupyter_pool import Cancelled, ExecutionResult, InvalidRequest, KernelPool, WorkerDied
 from jupyter_pool.provisioning.processes import is_running
+from jupyter_pool.reports import WorkerInfo
 from support.cells import DEADLINE, Gate, Watcher, pids, states, value
 from support.conditions import eventually, gone
 
@@ -49,8 +50,12 @@ class Gates(ExitStack):
 
 def settled(pool: KernelPool, *expected: str) -> dict[int, int | None]:
     """Wait until the workers are in these states; their process ids by worker id."""
-    eventually(lambda: states(pool) == sorted(expected), f"workers are {expected}")
-    return pids(pool)
+
+    def look() -> tuple[WorkerInfo, ...] | None:
+        workers = pool.get_status().workers
+        return workers if sorted(w.state for w in workers) == sorted(expected) else None
+
+    return {w.id: w.pid for w in eventually(look, f"workers are {expected}") or ()}
 
 
 def worker_of(pool: KernelPool) -> int:
