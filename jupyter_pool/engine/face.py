@@ -29,6 +29,7 @@ from .listening import Listening
 from .log import PoolLog
 from .loop import Engine
 from .memory import measure, resident
+from .onlookers import stir
 from .programs import make_execution
 from .registry import register, unregister
 from .setups import pack_setup
@@ -75,6 +76,12 @@ class PoolFace(Listening):
         #: The validated options.
         self.config = PoolConfig.build(options)
         check_kernel_name(self.config.kernel_name)
+        # First what monitors look at: as soon as it has its name, they may.
+        self._mappings: set[MapRun] = set()
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._driver: Driver | None = None
+        self._closed = False
         #: The name by which `get_pool` finds it.
         self.name: str = register(self, self.config.name)
         self.log = PoolLog(self.name)
@@ -82,15 +89,11 @@ class PoolFace(Listening):
         self.callbacks = CallbackThread(f"jupyter_pool callbacks of {self.name}")
         #: Shows what calls print.
         self.shower = CallbackThread(f"jupyter_pool output of {self.name}")
-        self._mappings: set[MapRun] = set()
         #: Futures whose `on_output` has not seen everything yet, each with a thread of its own.
         self.streaming: set[StreamingFutureSink] = set()
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._driver: Driver | None = None
-        self._closed = False
         # Two callbacks that both close the pool must not wait for each other.
         self._closing: set[threading.Thread] = set()
+        stir()
 
     def __repr__(self) -> str:
         if self._closed:

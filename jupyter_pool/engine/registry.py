@@ -29,6 +29,8 @@ _numbers = itertools.count(1)
 def register(pool: PoolFace, name: str | None) -> str:
     """Give a pool its name, ``pool-1``, ``pool-2``, … by default.
 
+    From now on it is found; whoever makes it says so, with `stir`, when it can be looked at.
+
     Raises
     ------
     InvalidRequest
@@ -44,7 +46,6 @@ def register(pool: PoolFace, name: str | None) -> str:
                 context={"pool": name},
             )
         _pools[name] = pool
-    stir()
     return name
 
 

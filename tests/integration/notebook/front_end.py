@@ -75,20 +75,27 @@ class Notebook:
         return str(self.client.execute(code, **options))
 
     def result(self, request: str, until: Callable[[Message], object] | None = None) -> Run:
-        """Collect what belongs to a request, to its end (and calls `until` with each message)."""
-        end = time.monotonic() + DEADLINE
+        """Collect what belongs to a request, to its end (and calls `until` with each message).
+
+        What follows on the same stream is one text, as front ends show it: what is printed may come
+        in pieces, even a line and its end.
+        """
         messages: list[Message] = []
         while True:
-            message = self._get(self.client.get_iopub_msg, end)
+            message = self._get(self.client.get_iopub_msg, time.monotonic() + DEADLINE)
             if message["parent_header"].get("msg_id") != request:
                 continue
             kind = message["msg_type"]
             if kind == "status" and message["content"]["execution_state"] == "idle":
                 break
             if kind not in ("status", "execute_input"):
-                messages.append(message)
+                if kind == "stream" and messages and _stream(messages[-1]) == _stream(message):
+                    messages[-1]["content"]["text"] += message["content"]["text"]
+                else:
+                    messages.append(message)
                 if until is not None:
-                    until(message)
+                    until(messages[-1])
+        end = time.monotonic() + DEADLINE
         while True:
             reply = self._get(self.client.get_shell_msg, end)
             if reply["parent_header"].get("msg_id") == request:
@@ -101,6 +108,14 @@ class Notebook:
         run = self.run(code)
         assert run.status == "ok", "\n".join(run.reply.get("traceback", [])) or run.stream("stderr")
         return run
+
+    def rest(self, workers: int = 2) -> None:
+        """Wait until the default pool has so many workers, and nothing to do."""
+        self.ok(
+            "import time\nfrom jupyter_pool import get_pool\n"
+            f"while [w.state for w in get_pool().get_status().workers] != ['idle'] * {workers}:\n"
+            "    time.sleep(0.01)"
+        )
 
     def ask(self, kind: str, content: dict[str, Any] | None = None, **header: Any) -> Message:
         """Send a request on the shell channel; the content of its reply. Others' replies are dropped."""
@@ -132,3 +147,8 @@ class Notebook:
             return get(timeout=max(0.0, end - time.monotonic()))
         except Empty:
             pytest.fail(f"the kernel was silent for {DEADLINE:g} s")
+
+
+def _stream(message: Message) -> str | None:
+    """Which stream a message has text of."""
+    return message["content"].get("name") if message["msg_type"] == "stream" else None

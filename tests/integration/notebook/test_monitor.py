@@ -14,7 +14,9 @@ import pytest
 from integration.notebook.front_end import DEADLINE
 
 from jupyter_pool import KernelPool
+from jupyter_pool.engine import onlookers
 from jupyter_pool.errors import PoolError
+from jupyter_pool.notebook.feed import Feed
 from support.conditions import eventually, gone
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class View:
 
 
 def test_the_widget_comes_with_a_picture_and_text(notebook: Notebook) -> None:
+    notebook.rest()
     view = View(notebook)
     assert set(view.data) == {WIDGET, "text/html", "text/plain"}
     assert "<svg" in view.data["text/html"]
@@ -86,17 +89,19 @@ def test_a_pool_that_a_cell_ends_with_shows_its_monitor(notebook: Notebook) -> N
     assert view.data["text/plain"].startswith("<KernelPool 'default'")
 
 
-def test_it_is_live_while_the_main_thread_is_busy(notebook: Notebook) -> None:
+def test_it_is_live_while_the_main_thread_is_busy(notebook: Notebook, tmp_path: Path) -> None:
     view = View(notebook)
+    gate = tmp_path / "gate"
+    code = f"{GATED.format(gate=os.fspath(gate))}  # seen"
     busy = notebook.send(
-        "from jupyter_pool import get_pool\npool = get_pool()\n"
-        "pool.execute('import time; time.sleep(1.5)  # seen')"
+        f"from jupyter_pool import get_pool\npool = get_pool()\npool.execute({code!r})"
     )
     state = view.until(lambda state: state["counts"].get("busy") == 1)
     running = [block for block in state["blocks"] if block["ended"] is None]
     assert running[0]["code"].endswith("# seen")
     after = view.until(lambda later: later["seq"] > state["seq"])  # and goes on
     assert after["workers"][0]["memory"] > 1_000_000
+    gate.touch()
     # Collected above were also messages of the cell; its reply is still to come.
     reply = notebook.client.get_shell_msg(timeout=DEADLINE)
     assert reply["parent_header"]["msg_id"] == busy
@@ -113,6 +118,14 @@ def test_nothing_is_sent_when_nothing_changes_and_when_no_view_is_open(notebook:
     # Orders are carried out one after the other, so after this cell the view is closed.
     code = "from jupyter_pool.notebook import feed\nmonitor in feed.publisher._monitors"
     assert notebook.ok(code).text == "False"
+    # Until then there may have been something to tell; and the publisher goes through those that
+    # were there when it began: whoever comes now is not told before it has done with them.
+    notebook.ok(
+        "import threading\nclass Last:\n    told = threading.Event()\n"
+        "    def refresh(self): self.told.set()\n"
+        "last = Last()\nfeed.publisher.attach(last)\nassert last.told.wait(60)\n"
+        "feed.publisher.detach(last)\nsent.clear()"
+    )
     assert notebook.ok("%pool_exec 1\nlen(sent)").text == "0"
     view.send(type="open", view="b")
     assert view.until(lambda state: state["full"])["last_ended"] is not None
@@ -124,7 +137,6 @@ def test_its_orders_change_the_pool(fresh_notebook: Notebook) -> None:
     view = View(notebook)
     assert view.first["state"] == "none"
     view.send(type="start")
-    view.until(lambda state: state["counts"].get("idle", 0) >= 1)
     view.send(type="resize", size=2)
     view.until(lambda state: state["size"] == 2 and state["counts"] == {"idle": 2})
     notebook.ok(
@@ -265,8 +277,10 @@ def test_html_is_replaced_under_its_display_id(notebook: Notebook) -> None:
 def test_an_unknown_pool_is_waited_for_by_its_name(notebook: Notebook) -> None:
     view = View(notebook, "%pool_monitor -p later")
     assert (view.first["state"], view.first["pool"]) == ("none", "later")
-    notebook.ok("%pool_start --name later --size 1;")
+    # Not with `ok`, which would drop what the view is told meanwhile, and that may be all.
+    request = notebook.send("%pool_start --name later --size 1;")
     view.until(lambda state: state["pool"] == "later" and state["counts"].get("idle") == 1)
+    assert _reply(notebook, request)["status"] == "ok"
     notebook.ok("%pool_stop -p later")
 
 
@@ -286,6 +300,17 @@ def test_in_a_terminal_a_pool_shows_its_repr(shell: InteractiveShell) -> None:
     assert shell.display_formatter is not None
     with KernelPool(size=1, lazy=True) as pool:
         assert shell.display_formatter.format(pool) == ({"text/plain": repr(pool)}, {})
+
+
+def test_a_pool_is_announced_when_it_can_be_looked_at() -> None:
+    seen: list[dict[str, Any]] = []
+    source = Feed(lambda: "new")
+    onlookers.listen(lambda: seen.append(source.whole()))
+    try:
+        KernelPool(size=1, name="new").close()
+    finally:
+        onlookers.listen(None)
+    assert [state["state"] for state in seen] == ["new", "none"]
 
 
 def test_an_installation_without_the_view_says_what_to_do(
