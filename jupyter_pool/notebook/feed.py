@@ -199,7 +199,9 @@ class Publisher:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._monitors: list[Monitor] = []
+        #: The latest; it may be about to end, and is waited for all the same.
         self._thread: threading.Thread | None = None
+        self._runs = False
         # The only thing shared with the I/O thread: whole under signals, and nobody ever waits.
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._asleep = False
@@ -209,7 +211,8 @@ class Publisher:
         with self._lock:
             if monitor not in self._monitors:
                 self._monitors.append(monitor)
-            if self._thread is None:
+            if not self._runs:
+                self._runs = True
                 self._thread = threading.Thread(
                     target=self._main, name="jupyter_pool monitor", daemon=True
                 )
@@ -280,7 +283,7 @@ class Publisher:
             if self._monitors:
                 return False
             onlookers.watch(None)
-            self._thread = None
+            self._runs = False
             return True
 
 

@@ -22,13 +22,16 @@ class Ticker:
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._jobs: dict[Job, float] = {}
+        #: The latest; it may be about to end, and is waited for all the same.
         self._thread: threading.Thread | None = None
+        self._runs = False
 
     def wake(self, job: Job) -> None:
         """Something has changed."""
         with self._lock:
             self._jobs[job] = 0.0
-            if self._thread is None:
+            if not self._runs:
+                self._runs = True
                 self._thread = threading.Thread(
                     target=self._main, name="jupyter_pool jobs", daemon=True
                 )
@@ -46,7 +49,7 @@ class Ticker:
             self._news.clear()
             with self._lock:
                 if not self._jobs:
-                    self._thread = None
+                    self._runs = False
                     return
                 jobs = dict(self._jobs)
             now = time.monotonic()
