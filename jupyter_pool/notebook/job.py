@@ -227,6 +227,9 @@ class Job:
     def bundle(self) -> Bundle:
         """The handle as it is now, for a display."""
         state = self._run.state
+        if state not in ("waiting", "running") and not self.done():
+            # Whoever sees its end finds what it brings back from the next cell on.
+            state = "running"
         text, html = state_line(self.name, state, *self._facts())
         body = self._run.body()
         return {
@@ -313,12 +316,12 @@ class Job:
     def _say_end(self) -> None:
         if self._live.can_update or self._told:
             return
-        # A terminal: one line, wherever its prompt is.
+        # A terminal: one line, wherever its prompt is. It is seen with its first character.
+        self.seen = self._told = True
         text, _ = state_line(self.name, self.status, self._run.facts, elapsed(self.elapsed))
         failure = self._run.failure()
         sys.stdout.write(f"{text}{f': {failure}' if failure else ''}\n")
         sys.stdout.flush()
-        self.seen = self._told = True
 
     def deliver(self) -> None:
         """Set what the cell was to bring back, once; it waits for the end of a cell if need be."""

@@ -58,16 +58,16 @@ class Notice:
         if hasattr(self._shell, "kernel"):
             if isinstance(self._shell.display_pub, CapturingDisplayPublisher):
                 return
+            self._text = text  # before it is seen: a Ctrl-C may come as soon as it is
             if not self._display_id:
                 self._display_id = uuid4().hex
                 self._publish({}, update=False)
             bundle = {"text/plain": text, "text/html": html} if html else _bundle(text)
             self._publish(bundle, update=True)
         elif sys.stderr.isatty():
-            self._on_terminal = True
+            self._text, self._on_terminal = text, True
             sys.stderr.write(f"{_ERASE_LINE}{text}")
             sys.stderr.flush()
-        self._text = text
 
     def clear(self) -> None:
         """Take the notice away if there is one."""
