@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from integration.notebook.test_terminal_shell import said
 from IPython.core.interactiveshell import InteractiveShell
 
 Capture = pytest.CaptureFixture[str]
@@ -84,7 +85,7 @@ def test_a_sweep_in_the_background_is_one_line_and_then_all(
     run(shell, "%%pool_exec --bg both --each n=[1, 2] --out m\nprint('item', n)\nm = n * 2")
     run(shell, "%pool_wait both")
     assert shell.user_ns["m"] == [2, 4]
-    capsys.readouterr()
+    assert said(capsys)
     run(shell, "both.show()")
     shown = capsys.readouterr().out
     assert re.fullmatch(

@@ -44,6 +44,15 @@ def run(shell: InteractiveShell, code: str) -> object:
     return shell.run_cell(code, store_history=True).result
 
 
+def said(capsys: Capture) -> str:
+    """What was printed up to the ends of all jobs: the thread that tells of them is over then."""
+    eventually(
+        lambda: all(thread.name != "jupyter_pool jobs" for thread in threading.enumerate()),
+        "all jobs end",
+    )
+    return capsys.readouterr().out
+
+
 @pytest.fixture
 def pool(shell: InteractiveShell) -> Iterator[None]:
     run(shell, "%pool_start --size 2;")
@@ -182,19 +191,17 @@ def test_waiting_is_one_line_that_is_erased_again(
 
 @pytest.mark.usefixtures("pool")
 def test_a_background_cell_says_when_it_begins_and_ends(
-    shell: InteractiveShell, capsys: Capture
+    shell: InteractiveShell, capsys: Capture, tmp_path: Path
 ) -> None:
-    run(shell, "%%pool_exec --bg train --out x\nprint('hi')\nx = 1")
-    said = ""
-
-    def ended() -> bool:
-        nonlocal said
-        said += capsys.readouterr().out
-        return "[train] done" in said
-
-    eventually(ended, "it says that it has ended")
+    shell.user_ns["gate"] = str(tmp_path / "gate")
+    run(
+        shell,
+        "%%pool_exec --bg train --out x\nimport os, time\n"
+        "while not os.path.exists(gate): time.sleep(0.01)\nprint('hi')\nx = 1",
+    )
+    (tmp_path / "gate").touch()
     assert re.fullmatch(
-        r"(\[train\] (waiting|running) · 0 s\n)?\[train\] done · \d+ s\n(hi\n)?", said
+        r"\[train\] (waiting|running) · \d+ s\n\[train\] done · \d+ s\n", said(capsys)
     )
     assert run(shell, "x") == 1
     capsys.readouterr()
@@ -213,15 +220,7 @@ def test_a_failed_background_cell_says_so_once(
         "while not os.path.exists(gate): time.sleep(0.01)\n1/0",
     )
     (tmp_path / "gate").touch()
-    said = ""
-
-    def ended() -> bool:
-        nonlocal said
-        said += capsys.readouterr().out
-        return "failed" in said
-
-    eventually(ended, "it says that it has failed")
-    assert said.endswith(" s: ZeroDivisionError: division by zero\n")
+    assert said(capsys).endswith(" s: ZeroDivisionError: division by zero\n")
     run(shell, "1")
     assert capsys.readouterr().err == ""
 
