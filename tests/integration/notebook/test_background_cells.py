@@ -47,8 +47,8 @@ class Shown(NamedTuple):
     model: str
 
 
-def await_display(notebook: Notebook, display: Shown, text: str) -> Message:
-    """The first update of a display whose HTML has `text` in it."""
+def await_display(notebook: Notebook, display: Shown, text: str, of: str = "") -> Message:
+    """The first update of a display whose HTML has `text` in it. `of`: its message type."""
     while True:
         message = notebook.client.get_iopub_msg(timeout=60)
         content = message["content"]
@@ -59,8 +59,16 @@ def await_display(notebook: Notebook, display: Shown, text: str) -> Message:
             found = content["data"]["state"]["value"]
         else:
             continue
-        if text in found:
+        if text in found and of in ("", kind):
             return message
+
+
+def await_start(notebook: Notebook, *names: str) -> None:
+    """Wait until jobs have their workers: those may still be busy with what was before."""
+    jobs = ", ".join(names)
+    notebook.ok(
+        f"import time\nwhile any(job.status == 'waiting' for job in [{jobs}]): time.sleep(0.01)"
+    )
 
 
 def end(notebook: Notebook, gate: Path, name: str = "train") -> None:
@@ -71,7 +79,7 @@ def end(notebook: Notebook, gate: Path, name: str = "train") -> None:
 def test_the_cell_returns_at_once_and_others_run_meanwhile(notebook: Notebook, gate: Path) -> None:
     run, _ = start(notebook, gate)
     assert re.match(
-        r"\[train\] (waiting|running) · 0 s", run.of("display_data")[0]["data"]["text/plain"]
+        r"\[train\] (waiting|running) · \d+ s", run.of("display_data")[0]["data"]["text/plain"]
     )
     assert notebook.ok("1 + 1").text == "2"
     assert notebook.ok("%%pool_exec\n'other'").text == "'other'"
@@ -88,15 +96,16 @@ def test_its_output_is_live_in_its_own_cell_while_another_one_runs(
     request = notebook.send(
         f"import os, time\nwhile not os.path.exists({os.fspath(busy)!r}): time.sleep(0.01)"
     )
-    message = await_display(notebook, display, "started")
+    # Which a page that is loaded anew understands too.
+    message = await_display(notebook, display, "started", "comm_msg")
     # Front ends find the cell by this.
     assert message["parent_header"]["msg_type"] == "execute_request"
     assert message["parent_header"]["msg_id"] != request
-    assert message["msg_type"] == "comm_msg"  # which a page that is loaded anew understands too
     gate.touch()
     await_display(notebook, display, "ended")
     busy.touch()
     assert notebook.result(request).messages == []
+    end(notebook, gate)
 
 
 def test_shown_anywhere_it_begins_at_the_start_and_goes_on_live(
@@ -182,6 +191,7 @@ def test_the_notebooks_interrupt_stops_neither_a_job_nor_what_it_does(
     notebook: Notebook, gate: Path
 ) -> None:
     start(notebook, gate)
+    await_start(notebook, "train")
     request = notebook.send("print('waiting', flush=True)\ntrain.result()")
 
     def interrupt(message: Message) -> None:
@@ -198,6 +208,7 @@ def test_jobs_are_listed_waited_for_and_cancelled(notebook: Notebook, gate: Path
     start(notebook, gate)
     start(notebook, gate, "other")
     start(notebook, gate, "third")  # two workers: it waits
+    await_start(notebook, "train", "other")
     table = notebook.ok("%pool_jobs").text
     assert re.search(r"train +running +0 of 1", table)
     assert re.search(r"third +waiting +0 of 1", table)

@@ -96,10 +96,12 @@ def test_a_handle_goes_on_changing_while_another_cell_runs(
     front_end.until(lambda: "epoch 2" in front_end.shows(job), "the third output")
     gates.open("step2")
     front_end.until(lambda: "done" in front_end.shows(job), "its end")
+    (handle,) = front_end.outputs(job)
+    # A widget says so first.
+    stored = {"text/html", "text/plain"}
+    front_end.until(lambda: set(handle["data"]) == stored, "what notebooks store of it")
     gates.open("free")
     front_end.until(lambda: busy.ended, "the end of the other cell")
-    (handle,) = front_end.outputs(job)
-    assert set(handle["data"]) == {"text/html", "text/plain"}
 
 
 def test_a_handle_is_live_at_each_place(front_end: FrontEnd, gates: Gates) -> None:
@@ -116,9 +118,11 @@ def test_a_handle_is_live_at_each_place(front_end: FrontEnd, gates: Gates) -> No
 
 def test_a_failure_in_the_background_is_announced(front_end: FrontEnd, gates: Gates) -> None:
     job = front_end.run(f"%%pool_exec --bg broken\nwait_for({gates.path('go')!r})\n1/0")
-    gates.open("go")
-    # Not the job's result(), which would be told of it.
-    front_end.run("import time\nwhile not broken.done(): time.sleep(0.01)")
+    # Not before this cell has begun, which would be told of it; and so would the job's result().
+    front_end.run(
+        f"open({gates.path('go')!r}, 'w').close()\n"
+        "import time\nwhile not broken.done(): time.sleep(0.01)"
+    )
     after = front_end.run("print('mine')")
     told, mine = front_end.outputs(after)
     assert told["text"].startswith("[broken] failed ")
