@@ -21,9 +21,12 @@ def _loaded() -> Iterator[Notebook]:
 
 @pytest.fixture(scope="module")
 def notebook() -> Iterator[Notebook]:
-    """A notebook that the tests of a module share; its default pool has two workers."""
+    """A notebook that the tests of a module share; its default pool has two workers.
+
+    On a busy machine a worker may need longer to prove idle after a Ctrl-C than pools give it.
+    """
     for notebook in _loaded():
-        notebook.ok("%pool_start --size 2;")
+        notebook.ok("%pool_start --size 2 --interrupt-grace 20;")
         yield notebook
 
 

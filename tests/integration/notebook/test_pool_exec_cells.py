@@ -369,7 +369,7 @@ def test_a_dead_worker_costs_only_its_cell(notebook: Notebook, tmp_path: Path) -
 
 
 def test_a_timeout_ends_the_cell(notebook: Notebook) -> None:
-    run = notebook.run("%%pool_exec --timeout 0.2s\nprint('so far', flush=True)\nwhile True: pass")
+    run = notebook.run("%%pool_exec --timeout 2s\nprint('so far', flush=True)\nwhile True: pass")
     assert run.reply["ename"] == "OperationTimeout"
     assert run.stream("stdout") == "so far\n"
     assert notebook.ok("last = %pool_last\nlast.status").text == "'timeout'"
@@ -391,10 +391,7 @@ def test_ctrl_c_interrupts_the_worker_and_is_a_keyboard_interrupt(notebook: Note
     assert f"Cell In[{run.reply['execution_count']}], line 4\n" in text
     assert "magics.py" not in text
     assert notebook.ok("%%pool_exec\n'well'").text == "'well'"
-    status = notebook.ok(
-        "[w.state for w in get_ipython().run_line_magic('pool_status', '').workers]"
-    )
-    assert status.text == "['idle', 'idle']"
+    notebook.rest()
 
 
 @pytest.mark.parametrize(
