@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from jupyter_pool.provisioning import fork
 from jupyter_pool.provisioning.templates import Templates
 from jupyter_pool.serialize import pack, unpack
 
-DEADLINE = 20.0  # seconds for anything that should happen at all
+#: Seconds for anything that should happen at all. What takes longest, the first import of matplotlib,
+#: pandas and scikit-learn, takes 8 s on a machine that does other things too.
+DEADLINE = 60.0
 
 Message = dict[str, Any]
 
@@ -62,6 +65,11 @@ class Answer:
     @property
     def types(self) -> list[str]:
         return [_describe(message) for message in self.messages]
+
+    @property
+    def order(self) -> list[str]:
+        """The types, each once in a row: what a print writes may leave in several messages."""
+        return [kind for kind, _ in groupby(self.types)]
 
     @property
     def stdout(self) -> str:
@@ -268,6 +276,16 @@ class Worker:
 
     def run(self, code: str, **options: Any) -> Answer:
         return self.finish(self.submit(code, **options))
+
+    def be_patient(self) -> None:
+        """Have resets wait for threads and children that are about to end for as long as it takes.
+
+        They wait 50 ms otherwise: on a busy machine what is about to end may take longer.
+        """
+        self.run(
+            "from jupyter_pool.kernel import leftovers\n"
+            f"assert leftovers._JOIN_TIMEOUT\nleftovers._JOIN_TIMEOUT = {DEADLINE / 3}"
+        )
 
     # -- the process ------------------------------------------------------------
 

@@ -67,7 +67,12 @@ def test_a_call_is_answered_with_its_value(worker: Worker) -> None:
     assert call(worker, divmod, 7, 2) == (3, 1)
 
 
-def test_a_quick_silent_call_publishes_nothing(worker: Worker) -> None:
+def test_a_quick_silent_call_publishes_nothing(fresh_worker: Worker) -> None:
+    worker = fresh_worker
+    # Quick is what takes less than this; on a busy machine any call may take longer than 30 ms.
+    worker.run(
+        "from jupyter_pool.kernel import channels\nassert channels._LASTS\nchannels._LASTS = 3600.0"
+    )
     request = submit(worker, abs, -1)
     reply = worker.receive(worker.shell, request)
     assert "idle" not in reply["metadata"]["jupyter_pool"]
@@ -96,8 +101,7 @@ def test_a_display_in_a_call_arrives_after_what_was_printed_before(worker: Worke
         print("after")
 
     answer = finish(worker, submit(worker, show))
-    kinds = [kind for kind in answer.types if kind not in ("busy", "idle")]
-    assert kinds == ["stream", "display_data", "stream"]
+    assert answer.order == ["busy", "stream", "display_data", "stream", "idle"]
     assert answer.stdout == "before\nafter\n"
 
 
@@ -243,7 +247,7 @@ def test_a_thread_left_by_a_call_asks_for_another_worker(fresh_worker: Worker) -
 
     worker = fresh_worker
     request = submit(worker, leave)
-    assert finish(worker, request).report == {"v": 1}
+    assert "recycle" not in finish(worker, request).report
     # Found out when the caller has its answer already; what comes now is refused.
     notice = worker.receive(worker.shell, request)
     assert notice["msg_type"] == "recycle_notice"

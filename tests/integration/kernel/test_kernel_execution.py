@@ -14,7 +14,7 @@ from integration.kernel.kernel_client import Worker
 
 def test_messages_of_a_cell_come_in_the_protocols_order(worker: Worker) -> None:
     answer = worker.run("print('hi')\ndisplay('shown')\n1 + 1")
-    assert answer.types == [
+    assert answer.order == [
         "busy",
         "execute_input",
         "stream",

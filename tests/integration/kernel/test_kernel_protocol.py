@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,11 @@ def test_a_plain_clients_requests_share_their_state_until_a_pool_request(
 
 
 def test_a_plain_clients_queue_is_aborted_by_an_error(worker: Worker) -> None:
-    first = worker.submit("import time\ntime.sleep(0.2)\n1/0", plain=True)
+    # It fails when the second one has reached the kernel, which reads none while a cell runs.
+    first = worker.submit(
+        "socket = get_ipython().kernel.shell_stream.socket\nwhile not socket.poll(10): pass\n1/0",
+        plain=True,
+    )
     second = worker.submit("print('never')", plain=True)
     third = worker.submit("1 + 1")
     assert worker.finish(first).content["ename"] == "ZeroDivisionError"
@@ -108,7 +113,7 @@ def test_unsigned_and_repeated_messages_are_not_obeyed(worker: Worker) -> None:
     request = worker.submit("1")
     heard = worker.listen_until_idle(request)
     texts = [m["content"]["text"] for m in heard if m["msg_type"] == "stream"]
-    assert texts == ["once\n"]
+    assert "".join(texts) == "once\n"
     assert worker.receive(worker.shell, request)["content"]["status"] == "ok"
 
 
@@ -123,7 +128,8 @@ async def test_the_stock_client_is_served(fresh_worker: Worker) -> None:
             "print('hi')\n41 + 1", output_hook=heard.append, timeout=20
         )
         assert reply["content"]["status"] == "ok"
-        types = [message["msg_type"] for message in heard]
+        # Each once in a row: what a print writes may leave in several messages.
+        types = [kind for kind, _ in groupby(message["msg_type"] for message in heard)]
         assert types == ["status", "execute_input", "stream", "execute_result", "status"]
     finally:
         client.stop_channels()
