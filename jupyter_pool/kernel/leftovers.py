@@ -86,16 +86,11 @@ class Threads:
         if self._bare <= self._known_bare and self._known.issuperset(running):
             return None
         deadline = time.monotonic() + _JOIN_TIMEOUT
-        leftover = []
-        for thread in running:
-            if thread in self._known or _is_harmless_thread(thread):
-                continue
-            # A thread that this request started may just be returning.
-            with contextlib.suppress(RuntimeError):
-                thread.join(max(0.0, deadline - time.monotonic()))
-            # Or going back to where it has nothing to do, as those of a pool do after their job.
-            if thread.is_alive() and not _is_harmless_thread(thread):
-                leftover.append(thread.name)
+        leftover = [
+            thread.name
+            for thread in running
+            if thread not in self._known and not _comes_to_rest(thread, deadline)
+        ]
         while self._bare > self._known_bare and time.monotonic() < deadline:
             time.sleep(0.002)
         if self._bare > self._known_bare:
@@ -109,6 +104,19 @@ HARMLESS_THREADS = {
     # Frees the memory of large frames that ZMQ has sent.
     ("zmq.utils.garbage", "GarbageCollectorThread"),
 }
+
+
+def _comes_to_rest(thread: threading.Thread, deadline: float) -> bool:
+    """Whether a thread is harmless or has ended by then: it may just be returning, also to its pool."""
+    while not _is_harmless_thread(thread):
+        left = deadline - time.monotonic()
+        with contextlib.suppress(RuntimeError):
+            thread.join(max(0.0, min(left, 0.002)))
+        if not thread.is_alive():
+            break
+        if left <= 0:
+            return False
+    return True
 
 
 def _is_harmless_thread(thread: threading.Thread) -> bool:

@@ -43,6 +43,10 @@ def _probe():
                         ("ps1", "tracebacklimit", "dont_write_bytecode", "pycache_prefix"))
     seen["threading"] = names((threading.excepthook, threading._profile_hook,
                                threading._trace_hook, threading.stack_size()))
+    # Those of a pool that nobody has any more end by themselves, in their own time.
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
     seen["threads"] = sorted(t.name for t in threading.enumerate() if "Thread-" not in t.name)
     seen["trace"] = (sys.gettrace(), sys.getprofile(), tracemalloc.is_tracing())
     seen["builtins"] = sorted((n, name(v)) for n, v in vars(builtins).items()

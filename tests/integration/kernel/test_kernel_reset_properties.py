@@ -52,6 +52,7 @@ class Arena:
             "", cwd=str(self._folder), path=[str(self._folder), *_path_of(worker)], baseline=True
         )
         worker.run(self._modules if modules is None else modules)
+        worker.be_patient()
         return worker
 
     def close(self) -> None:
