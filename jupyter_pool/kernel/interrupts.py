@@ -19,7 +19,9 @@ raised: in a fork hook, a ``__del__``, a callback of the garbage collector.
 
 While a cell awaits, no code of the user's may be on the stack. Then the cell's task
 is cancelled instead, which arrives in the cell as CancelledError; the shell shows
-it as the KeyboardInterrupt that it is.
+it as the KeyboardInterrupt that it is. That needs the loop, which a task that never
+awaits may keep: until the loop has got so far, the interrupt counts as not handled,
+and the one that is sent again strikes the task.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ class InterruptGate:
         self._pending = False
         self._held = 0
         self._cell: asyncio.Task[Any] | None = None
+        #: The loop has been told to cancel it, and has not got so far.
+        self._cancelling = False
         self._request = 0
         self._unhandled = False
         self._wakeup = (-1, -1)
@@ -130,9 +134,7 @@ class InterruptGate:
 
         def hook(unraisable: Any) -> None:
             if unraisable.exc_type is KeyboardInterrupt and self._open and self._wakeup[1] != -1:
-                # As if it had arrived just now and no handler had been called yet.
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._wakeup[1], bytes([signal.SIGINT]))
+                self._note(_SIGINT)
             else:
                 report(unraisable)
 
@@ -141,7 +143,7 @@ class InterruptGate:
     def arm(self) -> None:
         """Remember interrupts from now on: a request arrived."""
         self._pending = False
-        self.cancelled_cell = False
+        self.cancelled_cell = self._cancelling = False
         self._request += 1
         self._armed = True
 
@@ -164,10 +166,14 @@ class InterruptGate:
         """The user code is this task, until `close`; None: it is not in a task."""
         self._cell = task
 
-    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+    def _note(self, number: int) -> None:
+        """Tell who watches: 0, a handler was called; SIGINT, as if it had come just now and none was."""
         if self._wakeup[1] != -1:
             with contextlib.suppress(BlockingIOError):
-                os.write(self._wakeup[1], b"\0")
+                os.write(self._wakeup[1], bytes([number]))
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        self._note(0)
         if not self._armed:
             return
         if self._held or not self._open:
@@ -190,12 +196,19 @@ class InterruptGate:
             may_raise = (
                 running is not None and running not in self.kernel_tasks and _is_in_coroutine(frame)
             )
-            if running is not cell or not may_raise:
-                self.cancelled_cell = True
-                loop.call_soon_threadsafe(cell.cancel)
+            if (running is not cell or not may_raise) and not self._cancelling:
+                self.cancelled_cell = self._cancelling = True
+                loop.call_soon_threadsafe(self._cancel, cell)
             if not may_raise:
+                self._note(_SIGINT)
                 return
         raise KeyboardInterrupt
+
+    def _cancel(self, cell: asyncio.Task[Any]) -> None:
+        """Called by the loop."""
+        self._cancelling = False
+        self._note(0)
+        cell.cancel()
 
 
 def _is_in_coroutine(frame: FrameType | None) -> bool:
