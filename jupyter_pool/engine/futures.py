@@ -45,6 +45,8 @@ class CallbackThread:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        #: The one that was told to end, until somebody has waited for it in vain.
+        self._ending: threading.Thread | None = None
 
     def be_ready(self) -> None:
         """Start now, where Python may refuse it later."""
@@ -85,13 +87,16 @@ class CallbackThread:
         Threads that wait for something themselves (`besides`) are not waited for.
         """
         with self._lock:
-            thread, self._thread = self._thread, None
+            if self._thread is not None:
+                self._ending, self._thread = self._thread, None
+                self._queue.put(None)
+            thread = self._ending  # also where another one has told it to end
         if thread is None:
             return True
-        self._queue.put(None)
         while thread.is_alive() and thread not in (threading.current_thread(), *besides):
             left = math.inf if deadline is None else deadline - time.monotonic()
             if left <= 0:
+                self._ending = None
                 return False
             thread.join(min(left, 0.1))  # it may turn to waiting meanwhile
         return True
@@ -380,6 +385,7 @@ class StreamingFutureSink(FutureSink):
     def close(self, deadline: float, *, besides: Collection[threading.Thread]) -> None:
         """Wait for the callbacks; the future of one that does not return is done without it."""
         if not self._thread.close(deadline, besides=besides):
-            self._unfinished.discard(self)
-            self._tell_stuck()
+            if self in self._unfinished:  # else somebody else has told it
+                self._unfinished.discard(self)
+                self._tell_stuck()
             self._end_once(self._callbacks)
