@@ -401,7 +401,11 @@ def test_what_a_call_prints_appears_here_before_its_future_is_done(
     assert capsys.readouterr() == ("one\n", "two\n")
     watcher = Watcher()
     pool.options(on_output=watcher).submit(speak).result(DEADLINE)
-    assert [event["text"] for event in watcher.events] == ["one\n", "two\n"]
+    # `print` makes two writes, which may be sent one by one.
+    said = {"stdout": "", "stderr": ""}
+    for event in watcher.events:
+        said[event["name"]] += event["text"]
+    assert said == {"stdout": "one\n", "stderr": "two\n"}
     pool.options(on_output=None).submit(speak).result(DEADLINE)
     assert capsys.readouterr() == ("", "")
 
