@@ -30,6 +30,7 @@ from jupyter_pool import (
 )
 from jupyter_pool.config import default_size
 from jupyter_pool.provisioning.processes import is_running
+from jupyter_pool.telemetry import PoolEvent
 from support.cells import DEADLINE, Gate, Watcher, pid, pids, states, value
 from support.conditions import eventually, gone
 from support.kernelspecs import kernelspec, python
@@ -42,7 +43,8 @@ GETPID = "import os; os.getpid()"
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[KernelPool]:
-    with KernelPool(size=3, name=NAME) as pool:
+    # As long as interrupted code takes to end on a busy machine; nothing may be killed here.
+    with KernelPool(size=3, name=NAME, interrupt_grace=DEADLINE) as pool:
         yield pool
         pool.close(timeout=5)  # a failed test may have left something running
 
@@ -221,9 +223,9 @@ def test_without_a_session_the_same_timeouts_hold(pool: KernelPool) -> None:
         before = pid(pool)
         began = time.monotonic()
         error = error_of(
-            OperationTimeout, pool.execute_anonymous, "print('x')\nwhile True: pass", timeout=0.2
+            OperationTimeout, pool.execute_anonymous, "print('x')\nwhile True: pass", timeout=2
         )
-        assert time.monotonic() - began >= 0.2
+        assert time.monotonic() - began >= 2
         assert (error.line, error.result.stdout) == (2, "x\n")
         assert (error.context["pool"], error.context["session_id"]) == (NAME, None)
         assert pid(pool) == before  # interrupted, and kept
@@ -560,18 +562,25 @@ def test_a_stopped_pool_has_finished_its_work_and_its_workers_and_takes_no_more(
 
 
 def test_a_stale_session_is_forgotten_but_not_one_whose_request_still_runs(gate: Gate) -> None:
-    with KernelPool(size=2, session_ttl=1) as pool:
+    told: list[PoolEvent] = []
+    # None but one that is at work can be looked at in time for sure: what becomes of it is told.
+    kinds = ["session_started", "request_started", "session_expired"]
+    with KernelPool(size=2, session_ttl=1) as pool, pool.subscribe(told.append, kinds):
+        at_work = [occupy(pool, gate, session_id="busy")]
         for _ in range(3):
             pool.execute_in_session("busy", "1")
-        at_work = occupy(pool, gate, session_id="busy")
-        pool.execute_in_session("stale", "1")
-        seen = pool.sessions["stale"]
-        eventually(lambda: "stale" not in pool.sessions)
-        assert time.time() - seen.last_activity >= 1
+        for _ in range(2):
+            pool.execute_in_session("stale", "1")
+            eventually(lambda: "stale" not in pool.sessions)
         # At work since before the other was last seen.
-        assert "busy" in pool.sessions
+        assert pool.sessions["busy"].requests == 3
+        at_work.append(occupy(pool, gate, session_id="busy"))
         gate.open()
-        at_work.result(timeout=DEADLINE)
+        eventually(lambda: any(future.done() for future in at_work))
         assert pool.sessions["busy"].requests == 4
-        pool.execute_in_session("stale", "1")
-        assert pool.sessions["stale"].requests == 1
+        gate.open()
+    stale = [event for event in told if event.session_id == "stale"]
+    assert [event.type for event in stale] == kinds * 2  # it begins anew when it comes again
+    for _, seen, expired in (stale[:3], stale[3:]):
+        assert expired.time - seen.time >= 1
+    assert [e.type for e in told if e.session_id == "busy"].count("session_started") == 1

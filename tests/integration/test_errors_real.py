@@ -43,8 +43,16 @@ KEYS = {"pool", "request_id", "session_id", "worker_id", "waited", "queued", "bu
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
     # One worker: whether it was kept is whether the next request finds the same process.
-    with KernelPool(1, name="errors", interrupt_grace=1.0, max_waiting=2) as pool:
+    # It is never killed for being slow: an interrupted cell may take its time on a busy machine.
+    with KernelPool(1, name="errors", interrupt_grace=DEADLINE, max_waiting=2) as pool:
         yield pool
+
+
+@pytest.fixture
+def strict() -> Iterator[KernelPool]:
+    """A pool that soon kills what does not listen to an interrupt."""
+    with KernelPool(1, interrupt_grace=1.0) as pool:
+        yield pool.start(wait=True, timeout=DEADLINE)
 
 
 @pytest.fixture(autouse=True)
@@ -124,11 +132,11 @@ def test_checkout_timeout(pool: KernelPool, tmp_path: Path) -> None:
 def test_operation_timeout_of_code_that_can_be_interrupted(pool: KernelPool) -> None:
     before = pid(pool)
     with pytest.raises(OperationTimeout) as caught:
-        pool.execute("print('x')\nwhile True: pass", timeout=0.3, session_id="s")
+        pool.execute("print('x')\nwhile True: pass", timeout=2, session_id="s")
     error = check_shape(
         caught.value, OperationTimeout, "timeout_error", "operation_timeout", TimeoutError
     )
-    assert error.context["ran"] >= 0.3
+    assert error.context["ran"] >= 2
     assert error.context["session_id"] == "s"
     assert error.context["worker_id"] is not None
     assert (error.line, error.result.stdout) == (2, "x\n")
@@ -136,17 +144,17 @@ def test_operation_timeout_of_code_that_can_be_interrupted(pool: KernelPool) -> 
     assert pid(pool) == before
 
 
-def test_operation_timeout_of_code_that_cannot(pool: KernelPool) -> None:
-    before = pid(pool)
+def test_operation_timeout_of_code_that_cannot(strict: KernelPool) -> None:
+    before = pid(strict)
     with pytest.raises(OperationTimeout) as caught:
-        pool.execute("import itertools\nsum(itertools.repeat(1))", timeout=0.3)
+        strict.execute("import itertools\nsum(itertools.repeat(1))", timeout=2)
     error = check_shape(
         caught.value, OperationTimeout, "timeout_error", "operation_timeout", TimeoutError
     )
-    assert error.context["ran"] >= 0.3 + 1.0
+    assert error.context["ran"] >= 2 + 1.0
     assert error.line == 2
     assert "its worker was killed and replaced" in str(error)
-    assert pid(pool) != before
+    assert pid(strict) != before
 
 
 # --- resource_error -----------------------------------------------------------------------------
@@ -359,7 +367,7 @@ def test_cancelled_while_it_ran(pool: KernelPool) -> None:
     # One statement: between two of them the interrupt would strike in IPython, at no line.
     code = "import itertools\n\nfor n in itertools.count(): n or print('on')"
     future = pool.submit_code(code, on_output=watcher)
-    watcher.wait_for("on")
+    watcher.wait_for("on\n")  # `print` makes two writes, and the interrupt may come between them
     pool.cancel(future.request_id)  # type: ignore[attr-defined]
     error = check_shape(
         future.exception(DEADLINE),
@@ -376,22 +384,21 @@ def test_cancelled_while_it_ran(pool: KernelPool) -> None:
     assert pid(pool) == before
 
 
-def test_cancelled_while_it_ran_and_did_not_listen(pool: KernelPool) -> None:
-    before = pid(pool)
+def test_cancelled_while_it_ran_and_did_not_listen(strict: KernelPool) -> None:
+    before = pid(strict)
     watcher = Watcher()
-    future = pool.submit_code(
+    future = strict.submit_code(
         "import itertools, signal\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "print('on', flush=True)\n"
-        "sum(itertools.repeat(1))",
+        "print('on', flush=True); sum(itertools.repeat(1))",
         on_output=watcher,
     )
     watcher.wait_for("on")
-    pool.cancel(future.request_id)  # type: ignore[attr-defined]
+    strict.cancel(future.request_id)  # type: ignore[attr-defined]
     error = check_shape(future.exception(DEADLINE), Cancelled, "execution_error", "cancelled")
     assert "its worker was killed and replaced" in str(error)
-    assert "was at line 4: sum(" in str(error)
-    assert pid(pool) != before
+    assert "was at line 3: print('on', flush=True); sum(" in str(error)
+    assert pid(strict) != before
 
 
 def test_cancelled_because_its_worker_was_restarted(pool: KernelPool) -> None:

@@ -24,12 +24,14 @@ from jupyter_pool import (
 )
 from jupyter_pool.bench.stock import StockKernel
 from jupyter_pool.results import WaitInfo
-from support.cells import DEADLINE, Gate, Watcher, pid, value
+from support.cells import DEADLINE, Gate, Watcher, pid, states, value
+from support.conditions import eventually
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
-    with KernelPool(1) as pool:
+    # As long as interrupted code takes to end on a busy machine; nothing may be killed here.
+    with KernelPool(1, interrupt_grace=DEADLINE) as pool:
         yield pool
 
 
@@ -406,17 +408,20 @@ def test_timings_add_up_and_fit_what_the_caller_saw(pool: KernelPool, tmp_path: 
         watcher.wait_for()
         begun = time.monotonic()
         second = pool.submit_code("1")
+        submitted = time.monotonic()
+        assert pool.get_status().queue_length == 1
+        held = time.monotonic() - submitted
         gate.open()
         second.result(DEADLINE)
         first.result(DEADLINE)
         took = time.monotonic() - begun
     timings = second.result().timings
     assert timings.total == pytest.approx(timings.waited + timings.ran)
-    assert 0 < timings.waited < took
+    assert held <= timings.waited < took
     assert 0 < timings.ran < took
     assert timings.total <= took
-    # The first waited for nobody, and ran at least as long as the second waited.
-    assert first.result().timings.ran >= timings.waited - first.result().timings.waited - 0.1
+    # The first ran for as long as the second was held up by it.
+    assert first.result().timings.ran >= held
 
 
 def test_to_text_is_what_a_terminal_would_show(pool: KernelPool) -> None:
@@ -482,10 +487,11 @@ def test_execute_in_session_and_execute_anonymous_are_execute(pool: KernelPool) 
 
 def test_options_give_a_view_with_other_defaults(pool: KernelPool) -> None:
     seen = Watcher()
-    view = pool.options(session_id="viewed", timeout=0.3, check=False, on_output=seen, seed=7)
+    view = pool.options(session_id="viewed", timeout=2, check=False, on_output=seen, seed=7)
     result = view.execute("import random\nprint(random.random())")
     assert result.session_id == "viewed"
-    assert seen.events[0]["text"] == result.stdout
+    # `print` makes two writes, which may be sent one by one.
+    assert "".join(event["text"] for event in seen.events) == result.stdout
     assert view.execute("import random\nprint(random.random())").stdout == result.stdout
     assert view.execute("while True: pass").status == "timeout"
     # What the call says wins, None included, and the pool itself is as before.
@@ -588,12 +594,16 @@ def test_waiting_longer_than_a_second_is_told_with_the_reason(
         result = pool.execute("1", on_wait=tell, timeout=None)
         first.result(DEADLINE)
     assert value(result) == "1"
-    assert [info.state for info in told] == ["queued", "queued", "running"]
+    # What is still before it may take so long that it is told again.
+    assert [info.state for info in told] == ["queued"] * (len(told) - 1) + ["running"]
+    assert len(told) >= 3
     assert (told[0].busy, told[0].idle, told[0].ahead) == (1, 0, 0)
-    assert [int(info.elapsed) for info in told[:2]] == [1, 2]
+    assert all(info.elapsed >= number for number, info in enumerate(told[:-1], 1))
 
 
 def test_who_waits_less_than_a_second_is_told_nothing(pool: KernelPool) -> None:
+    # The worker may still be made clean after a lease.
+    eventually(lambda: states(pool) == ["idle"])
     told: list[WaitInfo] = []
     pool.execute("1", on_wait=told.append)
     assert told == []
