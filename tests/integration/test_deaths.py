@@ -25,7 +25,8 @@ from support.conditions import eventually, gone
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
-    with KernelPool(2) as pool:
+    # As long as interrupted code takes to end on a busy machine; nothing is killed but by a test.
+    with KernelPool(2, interrupt_grace=DEADLINE) as pool:
         yield pool
 
 
@@ -33,6 +34,11 @@ def pool() -> Iterator[KernelPool]:
 def complete(pool: KernelPool) -> None:
     """Both workers are there when a test begins."""
     pool.start(wait=True, timeout=DEADLINE)
+
+
+#: Within so many seconds a death is told for its own sake: who finds out by asking, as a health check
+#: does (every 30 s), takes longer, also on a busy machine.
+AT_ONCE = 10.0
 
 
 def died(error: BaseException | None) -> tuple[WorkerDied, ExecutionResult]:
@@ -55,7 +61,7 @@ def speak_and_die(
     with Gate(folder) as gate:
         watcher = Watcher()
         future = pool.submit_code(f"{words}\n{gate.code}{death}", on_output=watcher)
-        watcher.wait_for()
+        watcher.wait_for("waiting\n")  # `print` makes two writes, and all of it is to be there
         begun = time.monotonic()
         gate.open()
         error = future.exception(DEADLINE)
@@ -75,13 +81,13 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("kind", DEATHS)
-def test_a_death_is_told_within_a_second_with_its_cause_and_the_worker_is_replaced(
+def test_a_death_is_told_at_once_with_its_cause_and_the_worker_is_replaced(
     pool: KernelPool, tmp_path: Path, kind: str
 ) -> None:
     code, exitcode, signame, cause = DEATHS[kind]
     before = pids(pool)
     error, result, took = speak_and_die(pool, tmp_path, "print('so far')", code)
-    assert took < 1.0
+    assert took < AT_ONCE
     assert (error.exitcode, error.signal) == (exitcode, signame)
     assert cause in str(error.cause)
     assert result.stdout == "so far\nwaiting\n"
@@ -144,13 +150,13 @@ def test_a_kill_from_outside_is_told_to_the_request_it_hit(
     with Gate(tmp_path) as gate:
         watcher = Watcher()
         future = pool.submit_code(gate.code, on_output=watcher)
-        watcher.wait_for()
+        watcher.wait_for("waiting\n")
         (busy,) = [w for w in pool.get_status().workers if w.state == "busy"]
         assert busy.pid is not None
         begun = time.monotonic()
         os.kill(busy.pid, signal.SIGKILL)
         error = future.exception(DEADLINE)
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < AT_ONCE
     assert isinstance(error, WorkerDied)
     assert error.signal == "SIGKILL"
     assert error.context["worker_id"] == busy.id
@@ -279,7 +285,7 @@ def test_retries_are_for_death_only(pool: KernelPool, tmp_path: Path) -> None:
     with pytest.raises(ExecutionError):
         pool.execute(code + "1/0", retries=3)
     with pytest.raises(OperationTimeout):
-        pool.execute(code + "while True: pass", retries=3, timeout=0.3)
+        pool.execute(code + "while True: pass", retries=3, timeout=2)
     with pytest.raises(ExecutionError, match="SystemExit"):
         pool.execute(code + "exit()", retries=3)
     watcher = Watcher()
@@ -298,7 +304,7 @@ def test_a_kill_for_a_timeout_is_no_death_to_retry(tmp_path: Path) -> None:
                 f"with open({str(trace)!r}, 'a') as file: print(1, file=file)\n"
                 "import itertools\nsum(itertools.repeat(1))",
                 retries=3,
-                timeout=0.3,
+                timeout=2,
             )
         assert value(pool.execute("1")) == "1"
     assert len(attempts(trace)) == 1
@@ -309,10 +315,11 @@ def test_retries_do_not_prolong_the_time(pool: KernelPool, tmp_path: Path) -> No
     trace = tmp_path / "trace"
     with pytest.raises(OperationTimeout) as caught:
         pool.execute(
-            dying(trace, 1).replace("x = attempt", "while True: pass"), retries=5, timeout=2
+            dying(trace, 1).replace("x = attempt", "while True: pass"), retries=5, timeout=3
         )
     assert len(attempts(trace)) == 2
-    assert 2 <= caught.value.context["ran"] < 2 + 3
+    # A limit for each attempt would end it later.
+    assert 3 <= caught.value.context["ran"] < 3 + 3
 
 
 def test_a_cell_that_kills_every_worker_leaves_a_pool_that_works(pool: KernelPool) -> None:
