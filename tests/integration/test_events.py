@@ -82,15 +82,19 @@ def test_a_pools_whole_life_is_told_from_before_its_start() -> None:
     with pool:
         result = pool.execute("1", session_id="ada")
     ended = time.time()
-    assert log.types() == [
+    told = log.types()
+    # The worker may be ready before the request comes, or after it.
+    assert [event_type for event_type in told if event_type != "worker_ready"] == [
         "worker_starting",
         "request_queued",
         "session_started",
-        *(["worker_ready", "request_started"]),
+        "request_started",
         "request_finished",
         "worker_stopped",
         "pool_closed",
     ]
+    assert told.count("worker_ready") == 1
+    assert 0 < told.index("worker_ready") < told.index("request_started")
     assert {event.pool for event in log.events} == {"whole"}
     assert all(began <= event.time <= ended for event in log.events)
     times = [event.time for event in log.events]
@@ -207,7 +211,7 @@ def test_a_worker_that_dies_idle_is_told_of_nobody(pool: KernelPool, log: Log) -
 def test_kills_and_replacements_say_why(pool: KernelPool, log: Log) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     with pytest.raises(OperationTimeout) as caught:
-        pool.execute(deaf, timeout=0.2, session_id="deaf")
+        pool.execute(deaf, timeout=2, session_id="deaf")
     killed = log.last("worker_killed")
     assert killed.data == {"cause": "timed_out"}
     assert (killed.request_id, killed.session_id) == (caught.value.context["request_id"], "deaf")
@@ -308,9 +312,16 @@ def test_no_event_holds_code_or_values(pool: KernelPool, log: Log) -> None:
 def test_alerts_of_failures_losses_and_waits_fire_once_and_clear_once() -> None:
     alerts: list[Alert] = []
     with KernelPool(1, name="alarmed") as pool:
-        pool.on_alert(alerts.append, failure_rate=0.5, worker_losses=1, window=1.0, min_requests=2)
+        handle = pool.on_alert(
+            alerts.append, failure_rate=0.5, worker_losses=1, window=1.0, min_requests=2
+        )
         pool.execute("1/0", check=False)
+        handle.flush()
         assert alerts == []
+        # On a busy machine the one before may be too long ago.
+        while not alerts:
+            pool.execute("1/0", check=False)
+            handle.flush()
         pool.execute("import os; os._exit(1)", check=False)
         eventually(lambda: len(alerts) == 4)
     told = {(alert.kind, alert.active) for alert in alerts}
@@ -322,8 +333,8 @@ def test_alerts_of_failures_losses_and_waits_fire_once_and_clear_once() -> None:
 
 def test_an_alert_of_waiting_comes_while_it_lasts_and_its_handle_ends_it(pool: KernelPool) -> None:
     alerts: list[Alert] = []
-    handle = pool.on_alert(alerts.append, queue_wait=0.05, window=0.2)
-    with pool.checkout():
+    with pool.checkout():  # which may have had to wait itself, but is over
+        handle = pool.on_alert(alerts.append, queue_wait=0.05, window=0.2)
         future = pool.submit_code("1")
         eventually(lambda: alerts)
         assert alerts[0].active
@@ -368,7 +379,12 @@ def test_a_recording_of_a_run_is_a_valid_trace(pool: KernelPool, tmp_path: Path)
         mine = [s for s in slices(trace) if s["args"].get("request_id") == result.request_id]
         assert [s["lane"].split()[0] for s in mine] == ["queue", "worker"]
         assert mine[1]["lane"] == f"worker {result.worker_id}"
-        assert mine[1]["dur"] == pytest.approx(result.timings.ran * 1e6, abs=20_000)
+        started, finished = (
+            next(e for e in recording.events if (e.request_id, e.type) == (result.request_id, kind))
+            for kind in ("request_started", "request_finished")
+        )
+        assert mine[1]["dur"] == pytest.approx((finished.time - started.time) * 1e6, abs=1)
+        assert finished.ran == result.timings.ran
         assert mine[1]["args"]["timeline"]["reply"] == result.timeline.reply
     assert {s["cat"] for s in slices(trace)} == {"queue", "cell", "call", "lease", "worker"}
 
