@@ -184,9 +184,14 @@ for n in range(8):
     found.append(attempt(live, 1, 0.25))
 # What an interrupted close left to others is over soon, whether or not anybody waits for it.
 deadline = time.monotonic() + 20
+def command(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return "just ended"
 def left():
     threads = [t.name for t in threading.enumerate() if "jupyter_pool" in t.name]
-    return [threads, [" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)]]
+    return [threads, [command(p) for p in psutil.Process().children(recursive=True)]]
 while left() != [[], []] and time.monotonic() < deadline:
     time.sleep(0.01)
 say([left(), found, jupyter_pool.list_pools()])
