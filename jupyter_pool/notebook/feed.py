@@ -187,7 +187,10 @@ class Monitor(Protocol):
     """Something on display that wants snapshots."""
 
     def refresh(self) -> bool:
-        """Show what has changed; whether there is more to show soon although nothing happens."""
+        """Show what has changed; whether there is more to show soon although nothing happens.
+
+        One that fails is refreshed again when something else has changed.
+        """
 
 
 class Publisher:
@@ -199,6 +202,8 @@ class Publisher:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._monitors: list[Monitor] = []
+        #: Those whose last refresh failed, which was told.
+        self._failing: list[Monitor] = []
         #: The latest; it may be about to end, and is waited for all the same.
         self._thread: threading.Thread | None = None
         self._runs = False
@@ -223,8 +228,9 @@ class Publisher:
     def detach(self, monitor: Monitor) -> None:
         """Leave it as it is."""
         with self._lock:
-            if monitor in self._monitors:
-                self._monitors.remove(monitor)
+            for monitors in (self._monitors, self._failing):
+                if monitor in monitors:
+                    monitors.remove(monitor)
         self._news.put(None)
 
     def hurry(self) -> None:
@@ -271,11 +277,18 @@ class Publisher:
     def _refresh_all(self) -> bool:
         lively = False
         for monitor in [*self._monitors]:
+            failing = monitor in self._failing
             try:
                 lively = monitor.refresh() or lively
             except Exception:  # noqa: BLE001 - one that fails must not stop the others
-                LOGGER.exception("a monitor cannot be refreshed; it is left as it is")
-                self.detach(monitor)
+                if not failing:
+                    self._failing.append(monitor)
+                    LOGGER.exception(
+                        "a monitor cannot be refreshed; it is tried again with the next change"
+                    )
+            else:
+                if failing:
+                    self._failing.remove(monitor)
         return lively
 
     def _is_over(self) -> bool:
