@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_pool.provisioning import kernelspecs
 from jupyter_pool.provisioning.templates import is_supported
-from support.front_end import await_idle, open_notebook, restart_kernel, run_all
+from support.front_end import await_idle, open_notebook, output, restart_kernel, run_all
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -32,15 +32,11 @@ def test_a_notebook_runs_on_the_instant_kernel_also_after_a_restart(desk: Desk, 
     page.get_by_text("Python 3 (instant)").first.wait_for()
     for _ in range(2):
         run_all(page)
-        outputs = [
-            "\n".join(cell.locator(".jp-OutputArea-output").all_inner_texts())
-            for cell in page.locator(".jp-CodeCell").all()
-        ]
-        assert "on stdout" in outputs[0]
-        assert "on stderr" in outputs[0]
-        assert page.locator(".jp-CodeCell").nth(1).locator("img").count() == 1
-        assert "from a shell" in outputs[2]
-        assert "'awaited'" in outputs[3]
-        assert "True" in outputs[4], "it is not a forked one"
+        output(page, 0).get_by_text("on stdout").wait_for()
+        output(page, 0).get_by_text("on stderr").wait_for()
+        output(page, 1).locator("img").wait_for()
+        output(page, 2).get_by_text("from a shell").wait_for()
+        output(page, 3).get_by_text("'awaited'").wait_for()
+        output(page, 4).get_by_text("True").wait_for()  # it is a forked one
         restart_kernel(page)
         await_idle(page)

@@ -75,7 +75,8 @@ def choose(page: Page, *path: str) -> None:
 def command(page: Page, name: str) -> None:
     """Find a command in the palette by its name, and run it, with the keyboard alone."""
     page.keyboard.press("Control+Shift+c")
-    page.locator("#modal-command-palette input").wait_for()
+    # It is seen before it has the keyboard: what is typed until then goes to the notebook.
+    page.locator("#modal-command-palette input:focus").wait_for()
     page.keyboard.type(name)
     item = page.locator("#modal-command-palette .lm-CommandPalette-item.lm-mod-active")
     item.get_by_text(name).wait_for()
@@ -115,6 +116,7 @@ def add_cell(page: Page, code: str) -> int:
     page.keyboard.press("b")
     cells.nth(before).wait_for()
     page.keyboard.press("Enter")
+    cells.nth(before).locator(".cm-focused").wait_for()  # the editor comes after its cell
     # Not typed: the editor would indent on its own.
     page.keyboard.insert_text(code)
     return number
