@@ -60,7 +60,7 @@ def test_the_panel_goes_to_a_requests_cell_and_says_when_it_is_gone(desk: Desk, 
     open_panel(page)
     for index in (0, 1):
         run_cell(page, index)
-    panel(page).locator(".jpm-row[data-state=idle]").wait_for()
+    panel(page).get_by_text("Errors (1)").wait_for()  # with it comes the request in its lane
     page.locator(".jp-NotebookPanel .jp-Cell").nth(4).click()
     await_selected(page, 4)
     select_latest(panel(page))

@@ -130,7 +130,8 @@ def test_a_pool_is_started_and_looked_after_while_a_cell_runs(desk: Desk, page: 
     await_cell(page, 1)
 
 
-#: What somebody tries who has read as far as the sweep. It says which processes the workers are.
+#: What somebody tries who has read as far as the sweep. It says which processes the workers are, with
+#: their numbers.
 LONG = """\
 import os, time
 slow = [
@@ -139,16 +140,17 @@ slow = [
 ]
 told = None
 while not os.path.exists("go-on"):
-    pids = sorted(worker.pid for worker in pool.get_status().workers if worker.pid)
+    pids = " ".join(f"{w.id}:{w.pid}" for w in pool.get_status().workers if w.pid)
     if pids != told:
-        print(*pids, flush=True)
+        print(pids, flush=True)
         told = pids
     time.sleep(0.02)"""
 
 
-def pids(page: Page, number: int) -> list[str]:
-    """The latest that the long cell has said."""
-    return output(page, number).inner_text().strip().splitlines()[-1].split()
+def pids(page: Page, number: int) -> dict[str, str]:
+    """The latest that the long cell has said: process ids by workers."""
+    latest = output(page, number).inner_text().strip().splitlines()[-1]
+    return dict(worker.split(":") for worker in latest.split())
 
 
 def await_other_pids(page: Page, number: int, pid: str) -> None:
@@ -156,7 +158,7 @@ def await_other_pids(page: Page, number: int, pid: str) -> None:
         """([cell, pid]) => {
             const last = document.querySelectorAll('.jp-CodeCell')[cell]
                 .querySelector('.jp-Cell-outputArea').innerText.trim().split('\\n').at(-1);
-            return last !== '' && !last.split(' ').includes(pid);
+            return last !== '' && !last.split(' ').some(worker => worker.endsWith(`:${pid}`));
         }""",
         arg=[number, pid],
     )
@@ -194,14 +196,15 @@ def test_on_the_quickstart_it_is_live_and_obeys_while_a_long_cell_runs(
     output(page, long).get_by_text(" ").first.wait_for()
     before = pids(page, long)
     first = worker_ids(panel(page))[:1]
+    pid = before[str(first[0])]
     panel(page).locator(".jpm-row").first.click(button="right")
     page.locator(".lm-Menu").get_by_text("Restart a Worker").click()
     accept(page)
     await_gone(page, first)
     await_words(panel(page), f"{size} of {size} busy · 1 waiting")
     await_workers(page, size)
-    await_other_pids(page, long, before[0])
-    assert len(set(before) & set(pids(page, long))) == len(before) - 1
+    await_other_pids(page, long, pid)
+    assert set(before.values()) - set(pids(page, long).values()) == {pid}
     # Bigger: what waited runs.
     header(page).get_by_role("button", name="One worker more").click()
     await_words(panel(page), f"{size + 1} of {size + 1} busy")

@@ -120,9 +120,10 @@ def test_update_rate_is_how_often_it_is_drawn_anew(rate: float, desk: Desk, page
     if rate == 4:
         page.wait_for_function("window.gaps.some(gap => gap < 900)")
         return
-    page.wait_for_function("window.gaps.length === 3")
-    # A browser's timers may come some milliseconds early.
-    assert min(page.evaluate("window.gaps")) > 1900
+    page.wait_for_function("window.gaps.length >= 3")
+    # 6 s, less what has kept the page when it drew the first of the four; drawn as often as the kernel
+    # tells something, they come within 3 s.
+    assert sum(page.evaluate("window.gaps.slice(0, 3)")) > 4500
 
 
 @with_cells(START)
