@@ -29,15 +29,11 @@ from uuid import uuid4
 
 import nbclient
 import nbformat
-from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager
-from jupyter_core.utils import ensure_event_loop
 
-from support.sockets import PrivateSockets
+from support.own_kernel import DEADLINE, OwnKernel
 
 __all__ = ["Cell", "FrontEnd", "JupyterLab", "Model", "NbClient", "VSCode"]
 
-DEADLINE = 60.0
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 Message = dict[str, Any]
@@ -117,7 +113,7 @@ class FrontEnd(ABC):
         return " ".join(told)
 
 
-class Model(FrontEnd):
+class Model(OwnKernel, FrontEnd):
     """A front end whose rules are in this file."""
 
     def __init__(self, *, widgets: bool = True) -> None:
@@ -129,23 +125,7 @@ class Model(FrontEnd):
         self.prompts: list[str] = []
         #: Views of widgets that were built a second time where the first one still was.
         self.rebuilt = 0
-        self._sockets = PrivateSockets()
-        self.manager = KernelManager(kernel_name="python3", **self._sockets.options)
-        self.manager.start_kernel()
-        self.client: BlockingKernelClient = self.manager.client()
-        self.client.start_channels()
-        try:
-            self.client.wait_for_ready(timeout=DEADLINE)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel()
-        self._sockets.close()
-        # jupyter_client's blocking calls ran in it; the next ones make a new one.
-        ensure_event_loop().close()
+        super().__init__()
 
     def outputs(self, cell: Cell) -> list[Output]:
         return cell.outputs
@@ -171,18 +151,9 @@ class Model(FrontEnd):
     # -- what does not -----------------------------------------------------------------------
 
     def start(self, code: str) -> Cell:
-        content = {
-            "code": code,
-            "silent": False,
-            "store_history": True,
-            "user_expressions": {},
-            "allow_stdin": True,
-            "stop_on_error": False,
-        }
-        message = self.client.session.msg("execute_request", content, metadata=self.metadata())
-        cell = Cell(message["header"]["msg_id"])
+        request = self.send_cell(code, self.metadata(), allow_stdin=True, stop_on_error=False)
+        cell = Cell(request)
         self.cells.append(cell)
-        self.client.shell_channel.send(message)
         return cell
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
+from support.own_kernel import PrivateSockets
 from support.processes import Spoken, new_mark
-from support.sockets import PrivateSockets
 
 DEADLINE = 60.0
 

@@ -10,13 +10,10 @@ from queue import Empty
 from typing import Any
 
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager
-from jupyter_core.utils import ensure_event_loop
 
-from support.sockets import PrivateSockets
+from support.own_kernel import DEADLINE, OwnKernel
 
-DEADLINE = 60.0
+__all__ = ["DEADLINE", "Message", "Notebook", "Run"]
 
 Message = dict[str, Any]
 
@@ -49,27 +46,8 @@ class Run:
         return str(content["data"]["text/plain"])
 
 
-class Notebook:
+class Notebook(OwnKernel):
     """A Python kernel with the extension loaded."""
-
-    def __init__(self) -> None:
-        self._sockets = PrivateSockets()
-        self.manager = KernelManager(kernel_name="python3", **self._sockets.options)
-        self.manager.start_kernel()
-        self.client: BlockingKernelClient = self.manager.client()
-        self.client.start_channels()
-        try:
-            self.client.wait_for_ready(timeout=DEADLINE)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel()
-        self._sockets.close()
-        # jupyter_client's blocking calls ran in it; the next ones make a new one.
-        ensure_event_loop().close()
 
     def send(self, code: str, **options: Any) -> str:
         return str(self.client.execute(code, **options))

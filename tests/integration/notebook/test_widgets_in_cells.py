@@ -41,22 +41,10 @@ class FrontEnd:
         self.seen: list[Message] = []
 
     def run(self, code: str, *, cell_id: str | None = None) -> Cell:
-        request = self.client.session.msg(
-            "execute_request",
-            {
-                "code": code,
-                "silent": False,
-                "store_history": True,
-                "user_expressions": {},
-                "allow_stdin": False,
-                "stop_on_error": True,
-            },
-            metadata={"cellId": cell_id} if cell_id else {},
-        )
-        self.client.shell_channel.send(request)
-        run = self.notebook.result(request["header"]["msg_id"])
+        request = self.notebook.send_cell(code, {"cellId": cell_id} if cell_id else None)
+        run = self.notebook.result(request)
         assert run.status == "ok", "\n".join(run.reply.get("traceback", []))
-        return Cell(run.reply, run.messages, request["header"]["msg_id"])
+        return Cell(run.reply, run.messages, request)
 
     def send(
         self, comm_id: str, data: Any, buffers: Any = None, kind: str = "comm_msg", **header: Any
