@@ -258,9 +258,11 @@ def test_a_monitor_that_fails_does_not_stop_the_others(caplog: pytest.LogCapture
     publisher = Publisher()
     with KernelPool(size=1) as pool:
         listener = Listener(pool)
-        publisher.attach(Broken())
-        publisher.attach(listener)
+        broken = Broken()
+        for monitor in (broken, listener):
+            publisher.attach(monitor)
         assert listener.told.wait(15)
         eventually(lambda: "broken" in caplog.text)
-        publisher.detach(listener)
+        for monitor in (broken, listener):
+            publisher.detach(monitor)
         publisher.join(15)

@@ -33,11 +33,16 @@ class PrivateSockets:
 
 
 class OwnKernel:
-    """A stock Python kernel, started; to be closed."""
+    """A stock Python kernel, started; to be closed.
 
-    def __init__(self) -> None:
+    `tcp`: reached as JupyterLab does it. The system buffers more for it: a flood that is published at once
+    would in part be dropped by the kernel's own socket otherwise.
+    """
+
+    def __init__(self, *, tcp: bool = False) -> None:
         self._sockets = PrivateSockets()
-        self.manager = KernelManager(kernel_name="python3", **self._sockets.options)
+        options = {} if tcp else self._sockets.options
+        self.manager = KernelManager(kernel_name="python3", **options)
         self.manager.start_kernel()
         self.client: BlockingKernelClient = self.manager.client()
         self.client.start_channels()

@@ -10,8 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 
-def _loaded() -> Iterator[Notebook]:
-    notebook = Notebook()
+def _loaded(*, tcp: bool = False) -> Iterator[Notebook]:
+    notebook = Notebook(tcp=tcp)
     try:
         notebook.ok("%load_ext jupyter_pool")
         yield notebook
@@ -20,12 +20,12 @@ def _loaded() -> Iterator[Notebook]:
 
 
 @pytest.fixture(scope="module")
-def notebook() -> Iterator[Notebook]:
+def notebook(request: pytest.FixtureRequest) -> Iterator[Notebook]:
     """A notebook that the tests of a module share; its default pool has two workers.
 
     On a busy machine a worker may need longer to prove idle after a Ctrl-C than pools give it.
     """
-    for notebook in _loaded():
+    for notebook in _loaded(tcp=getattr(request.module, "TCP", False)):
         notebook.ok("%pool_start --size 2 --interrupt-grace 20;")
         yield notebook
 

@@ -12,6 +12,9 @@ from support.conditions import eventually
 if TYPE_CHECKING:
     from integration.notebook.front_end import Message, Notebook
 
+#: The notebook is reached by TCP, which takes in more at once.
+TCP = True
+
 LINES = "for i in range(3_000): print(f'{i:0100}')"
 CUT = "[… stdout ends here for now: output_limit=200kB is reached; the end will follow …]\n"
 
