@@ -115,12 +115,12 @@ class InterruptGate:
 
     def _check_later(self, loop: asyncio.AbstractEventLoop, request: int, tries: int) -> None:
         def check() -> None:
-            if (
-                self._read_wakeups()
-                and self._armed
-                and self._request == request
-                and signal.getsignal(signal.SIGINT) == self._on_sigint
-            ):
+            if not self._read_wakeups() or not self._armed:
+                return
+            if self._request != request:
+                # What was read here is the next request's, and nobody else is told of it.
+                self._check_later(loop, self._request, 0)
+            elif signal.getsignal(signal.SIGINT) == self._on_sigint:
                 assert self._main is not None
                 signal.pthread_kill(self._main, signal.SIGINT)
                 self._check_later(loop, request, tries + 1)

@@ -95,7 +95,7 @@ def test_hundreds_at_random_moments_leave_pool_and_workers_sound(pool: KernelPoo
         if number % 20 == 0:
             assert value(pool.execute("6 * 7", timeout=DEADLINE)) == "42"
     eventually(lambda: states(pool) == ["idle", "idle"], "all requests' end")
-    assert pids(pool) == before
+    assert pids(pool) == before, pool.get_stats()
     assert pool.get_status().queue_length == 0
     both = [pool.submit_code("x", inputs={"x": i}) for i in range(10)]
     assert [value(future.result(DEADLINE)) for future in both] == [str(i) for i in range(10)]
