@@ -277,19 +277,27 @@ class Publisher:
     def _refresh_all(self) -> bool:
         lively = False
         for monitor in [*self._monitors]:
-            failing = monitor in self._failing
             try:
                 lively = monitor.refresh() or lively
             except Exception:  # noqa: BLE001 - one that fails must not stop the others
-                if not failing:
-                    self._failing.append(monitor)
+                if self._note(monitor, fails=True):
                     LOGGER.exception(
                         "a monitor cannot be refreshed; it is tried again with the next change"
                     )
             else:
-                if failing:
-                    self._failing.remove(monitor)
+                self._note(monitor, fails=False)
         return lively
+
+    def _note(self, monitor: Monitor, *, fails: bool) -> bool:
+        """Note how its refresh went; whether that is news. It may have been detached meanwhile."""
+        with self._lock:
+            if (monitor in self._failing) is fails:
+                return False
+            if not fails:
+                self._failing.remove(monitor)
+            elif monitor in self._monitors:
+                self._failing.append(monitor)
+            return True
 
     def _is_over(self) -> bool:
         with self._lock:

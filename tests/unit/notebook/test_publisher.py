@@ -65,3 +65,21 @@ def test_the_thread_ends_with_the_last_monitor_and_begins_anew(publisher: Publis
         publisher.join(DEADLINE)
         assert publisher._thread is not None
         assert not publisher._thread.is_alive()
+
+
+def test_one_that_failed_and_then_detaches_itself_stops_no_other(publisher: Publisher) -> None:
+    class Leaving(Scripted):
+        def refresh(self) -> bool:
+            lively = super().refresh()
+            publisher.detach(self)
+            return lively
+
+    leaving, other = Leaving(ValueError("first")), Scripted()
+    publisher.attach(leaving)
+    leaving.refreshed.get(timeout=DEADLINE)
+    publisher.attach(other)
+    leaving.refreshed.get(timeout=DEADLINE)
+    for _ in range(3):
+        publisher.hurry()
+        other.refreshed.get(timeout=DEADLINE)
+    assert publisher._failing == []
