@@ -208,8 +208,6 @@ say([left(), found, jupyter_pool.list_pools()])
 def test_a_second_ctrl_c_does_not_wait_for_a_cell_that_ignores_the_first() -> None:
     script = """
 with KernelPool(size=1, interrupt_grace=60) as pool:
-    def on_output(event):
-        signal.raise_signal(signal.SIGINT)  # in the main thread: that is who waits
     began = time.monotonic()
     def again():
         while pool.get_status().workers[0].state != "interrupting":
@@ -220,7 +218,7 @@ with KernelPool(size=1, interrupt_grace=60) as pool:
         pool.execute(
             "import signal, time\\n"
             "signal.signal(signal.SIGINT, signal.SIG_IGN)\\n"
-            "print(1, flush=True)\\n"
+            "print(1, end='', flush=True)\\n"  # in one piece: one Ctrl-C for it
             "time.sleep(600)",
             on_output=lambda event: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT),
         )

@@ -88,6 +88,7 @@ def test_what_a_starting_worker_is_about_to_take_is_not_cancelled(door: Door) ->
     futures = [pool.submit(abs, -1) for _ in range(20)]
     eventually(lambda: door.count() == 2)
     pool.shutdown(wait=False, cancel_futures=True)
+    eventually(lambda: sum(future.cancelled() for future in futures) == 18)
     door.open(2)
     pool.shutdown()
     ran = [future for future in futures if not future.cancelled()]

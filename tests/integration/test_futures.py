@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jupyter_pool import Cancelled, ExecutionError, ExecutionResult, KernelPool, PoolNotAvailable
-from support.cells import DEADLINE, Gate, Watcher, pid, value
+from support.cells import DEADLINE, Gate, Watcher, joined, pid, value
 from support.conditions import eventually
 
 
@@ -297,7 +297,7 @@ def test_many_futures_are_each_answered_with_their_own(pool: KernelPool) -> None
 
 
 def test_when_a_pool_is_closed_every_future_is_done_also_one_with_a_slow_on_output() -> None:
-    seen = []
+    seen: list[dict[str, Any]] = []
 
     def slow(event: dict[str, Any]) -> None:
         time.sleep(0.3)
@@ -306,4 +306,4 @@ def test_when_a_pool_is_closed_every_future_is_done_also_one_with_a_slow_on_outp
     with KernelPool(size=1) as pool:
         future = pool.submit_code("print(1)\n2", on_output=slow)
     assert future.done()
-    assert len(seen) == 2
+    assert [output["output_type"] for output in joined(seen)] == ["stream", "execute_result"]

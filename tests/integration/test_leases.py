@@ -150,7 +150,7 @@ def test_a_lease_takes_inputs_outputs_and_watchers(pool: KernelPool) -> None:
         assert value(worker.execute("a")) == "1"
         with pytest.raises(InvalidRequest, match="never set"):
             worker.execute("pass", outputs=["c"])
-    assert watcher.events == [{"output_type": "stream", "name": "stdout", "text": "1\n"}]
+    assert watcher.outputs == [{"output_type": "stream", "name": "stdout", "text": "1\n"}]
 
 
 def test_two_threads_that_share_a_lease_take_turns(pool: KernelPool) -> None:

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,6 +63,21 @@ class Gate:
         os.close(self._fd)
 
 
+def joined(outputs: Iterable[Event]) -> list[Event]:
+    """Outputs in the notebook format, with what follows on the same stream as one.
+
+    What is printed may come in pieces, even a line and its end: it depends on the time between them.
+    """
+    found: list[Event] = []
+    for output in outputs:
+        last = found[-1] if found else {}
+        if output["output_type"] == "stream" and output["name"] == last.get("name"):
+            found[-1] = {**last, "text": last["text"] + output["text"]}
+        else:
+            found.append(output)
+    return found
+
+
 class Watcher:
     """An `on_output` that remembers every event and whose thread, and lets a test wait for one."""
 
@@ -78,6 +93,11 @@ class Watcher:
         self._queue.put(event)
         if self._then is not None:
             self._then(event)
+
+    @property
+    def outputs(self) -> list[Event]:
+        """What was seen."""
+        return joined(self.events)
 
     def wait_for(self, text: str = "waiting", within: float = DEADLINE) -> str:
         """The text of the streams up to the event in which `text` has come."""

@@ -30,6 +30,7 @@ from uuid import uuid4
 import nbclient
 import nbformat
 
+from support.cells import joined
 from support.own_kernel import DEADLINE, OwnKernel
 
 __all__ = ["Cell", "FrontEnd", "JupyterLab", "Model", "NbClient", "VSCode"]
@@ -367,4 +368,4 @@ class NbClient(FrontEnd):
         return bool(condition())
 
     def outputs(self, cell: Cell) -> list[Output]:
-        return list(self.notebook.cells[self._cells[cell]].outputs)
+        return joined(self.notebook.cells[self._cells[cell]].outputs)
