@@ -99,6 +99,21 @@ class Activity:
             self.errors.append(block)
             self.error_count += 1
 
+    def ended_after(self, moment: float | None) -> list[dict[str, Any]]:
+        """What ended after this point of the monotonic clock, for a snapshot; None: the latest thousand."""
+        shift = time.time() - time.monotonic()
+        return [_ended_block(block, shift) for block in self._ended_after(moment)]
+
+    def _ended_after(self, moment: float | None) -> list[Block]:
+        if moment is None:
+            return [*self.recent][-_WHOLE:]
+        found = []
+        for block in reversed(self.recent):
+            if block.ended <= moment:
+                break
+            found.append(block)
+        return found[::-1]
+
 
 def _kind(request: Request) -> str:
     if request.is_lease:
@@ -154,7 +169,7 @@ def observe(
         "last_ended": None if last is None else last + shift,
         "workers": [_worker(driver, worker_id, shift) for worker_id in sorted(core.workers)],
         "blocks": [
-            *(_ended_block(block, shift) for block in _ended_after(activity, after)),
+            *activity.ended_after(after),
             *(_running_block(request, shift) for request in _running(driver)),
         ],
         "waiters": [_running_block(request, shift) for request in waiters],
@@ -201,17 +216,6 @@ def _waiting(driver: Driver) -> Iterator[Request]:
     for request in driver.requests.values():
         if request.first_dispatched is None and request.lease is None:
             yield request
-
-
-def _ended_after(activity: Activity, after: float | None) -> list[Block]:
-    if after is None:
-        return [*activity.recent][-_WHOLE:]
-    found = []
-    for block in reversed(activity.recent):
-        if block.ended <= after:
-            break
-        found.append(block)
-    return found[::-1]
 
 
 def _rate(activity: Activity, now: float) -> float:

@@ -352,6 +352,7 @@ class Driver:
         self.puts.close()
         self.hub.finish()
         self.closed.set()
+        self.activity.note()
 
     def wait_closed(self, timeout: float | None) -> bool:
         """Wait until everything of this pool is gone; False if it is not after `timeout` seconds.

@@ -26,6 +26,7 @@ from . import underway
 
 if TYPE_CHECKING:
     from jupyter_pool.engine.driver import Driver
+    from jupyter_pool.engine.registry import AnyPool
 
 __all__ = ["Feed", "Monitor", "Publisher", "meant"]
 
@@ -101,11 +102,33 @@ class Feed:
         """Whether the next snapshot will differ although nothing happens: something runs."""
         return self._lively
 
+    @property
+    def closing(self) -> bool:
+        """Whether the pool that was shown last closes: it has given its name back, and still runs."""
+        driver = self._driver
+        return driver is not None and driver.name == self.name() and not driver.closed.is_set()
+
+    def pool(self) -> AnyPool:
+        """The pool, to have an order carried out.
+
+        Raises
+        ------
+        PoolNotAvailable
+            There is none, or it is closing.
+        """
+        name = self.name()
+        if self.closing and name not in list_pools():
+            raise PoolNotAvailable(
+                f"pool {name!r} is closing: it ends what it runs, and takes no more orders",
+                context={"pool": name},
+            )
+        return get_pool(name)
+
     def _find(self) -> Driver | None:
         try:
             return get_pool(self.name())._driver
         except PoolNotAvailable:
-            return None
+            return self._driver if self.closing else None
 
     def _make(self, driver: Driver | None, seen: tuple[object, int], *, whole: bool) -> State:
         now = time.monotonic()
@@ -113,6 +136,10 @@ class Feed:
         self._seq += 1
         details = whole or now - self._details_at > _DETAILS
         state = self._without_workers() if driver is None else self._ask(driver, whole, details)
+        if driver is None and self._driver is not None and self._driver.closed.is_set():
+            # What it did at the end, since it was looked at last; nobody writes there any more.
+            last = self._driver.activity
+            state |= {"blocks": last.ended_after(self._marks[0]), "error_count": last.error_count}
         if whole:
             self._whole_at = now
         if details:

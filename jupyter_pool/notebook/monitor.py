@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.config import PoolConfig
 from jupyter_pool.engine.log import LOGGER
-from jupyter_pool.engine.registry import get_pool
 from jupyter_pool.errors import InvalidRequest, PoolError
 
 from . import feed
@@ -324,7 +323,7 @@ def _heard(widget: Any, message: Any, _: Any) -> None:
                 raise InvalidRequest("this monitor is of a pool that is closed: start another one")
             widget._start()
         else:
-            carry_out(get_pool(widget._feed.name()), order, given)
+            carry_out(widget._feed.pool(), order, given)
     except PoolError as error:
         widget.send({"type": "refused", "text": str(error).partition("\n")[0]})
     except Exception as error:  # noqa: BLE001 - a frontend's message must not harm the notebook

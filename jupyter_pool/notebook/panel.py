@@ -94,7 +94,7 @@ class Panel:
 
         with self._lock:
             whole, self._whole = self._whole, False
-        names = list_pools()
+        names = self._names()
         self._tell_list(names, again=whole)
         for name in self._feeds.keys() - set(names):
             del self._feeds[name]
@@ -108,6 +108,11 @@ class Panel:
                 self._send("pool_state", state)
             lively = lively or source.lively
         return lively
+
+    def _names(self) -> list[str]:
+        """Of the pools there are, with those that are closing: they are shown to their end."""
+        closing = [name for name, source in [*self._feeds.items()] if source.closing]
+        return sorted({*list_pools(), *closing})
 
     def _pools_changed(self) -> None:
         """In whatever thread: a pool has come or gone."""
@@ -157,7 +162,7 @@ class Panel:
         content = {
             "status": "ok",
             "v": onlookers.VERSION,
-            "pools": list_pools(),
+            "pools": self._names(),
             "default": self._pools.default,
             "size": PoolConfig.build().size,
         }
@@ -193,7 +198,8 @@ class Panel:
         else:
             from .orders import carry_out
 
-            carry_out(get_pool(name), order, command)
+            source = self._feeds.get(name)
+            carry_out(get_pool(name) if source is None else source.pool(), order, command)
 
     def _start(self, name: str) -> None:
         if name != self._pools.default:

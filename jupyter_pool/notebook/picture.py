@@ -60,21 +60,24 @@ class LastState:
 
     def take(self, state: State) -> None:
         """Take in the next snapshot."""
-        gone = state["state"] in ("none", "closing", "closed")
-        if gone and self._state.get("workers"):
-            self.close()
-            if state["state"] == "none":
-                return
-            state = {**state, "workers": self._state["workers"]}
-        elif not gone:
-            self.closed = False
-        if state["full"]:
+        workers = self._state.get("workers", [])
+        gone = bool(workers) and state["state"] in ("none", "closed")
+        if state["full"] and not gone:
             self._news.clear()
         elif self._news and self._news[0][0] < state["now"] - 2 * _SPAN:
             self._news.popleft()
         if state["blocks"]:
             self._news.append((state["now"], state["blocks"]))
-        self._state = state
+        if gone:
+            errors = max(self._state["error_count"], state["error_count"])
+            self._state = {**self._state, "now": state["now"], "error_count": errors}
+        elif state["state"] == "closing":
+            stopping = {worker["id"]: {**worker, "state": "stopping"} for worker in workers}
+            there = {worker["id"]: worker for worker in state["workers"]}
+            self._state = {**state, "workers": [*{**stopping, **there}.values()]}
+        else:
+            self._state = state
+        self.closed = gone
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -122,6 +125,8 @@ def _headline(state: State) -> str:
     workers = state["workers"]
     busy = sum(worker["state"] in _TAKEN for worker in workers)
     parts = [f"{busy} of {state['size']} busy"]
+    if state["state"] == "closing":
+        parts.insert(0, "closing")
     if state["waiting"]:
         oldest = ""
         if state["waiting_since"] is not None:

@@ -35,7 +35,14 @@ class Isolation:
         for name, path in folders.items():
             path.mkdir(mode=0o700)
             os.environ[name] = str(path)
-        for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "MPLBACKEND", "PYTHONSTARTUP"):
+        # The last one: IPython warns if another environment than the one in use is active.
+        for name in (
+            "JUPYTER_PATH",
+            "JUPYTER_CONFIG_PATH",
+            "MPLBACKEND",
+            "PYTHONSTARTUP",
+            "VIRTUAL_ENV",
+        ):
             os.environ.pop(name, None)
         os.environ["JUPYTER_PLATFORM_DIRS"] = (
             "1"  # else jupyter_core warns, and warnings are errors

@@ -17,6 +17,10 @@ CELLS = [
     "%%pool_exec\nlate = 1  # a request",
     "%%pool_exec --bg train\nprint('put out in the background')",
     "%pool_wait train",
+    (
+        "from jupyter_pool import KernelPool\nwith KernelPool(size=1) as brief:\n"
+        "    display(brief)\n    brief.execute('at_the_end = 1');"
+    ),
 ]
 
 
@@ -31,6 +35,7 @@ def test_it_has_what_ran_in_cells_after_the_monitor(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = path.with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<title>late = 1  # a request</title>") == 2  # %pool_monitor and the pool
+    assert page.count("<title>at_the_end = 1</title>") == 1
     assert "widget-view+json" not in page
     handle = page[page.index("<b>train</b>") :]
     assert "done" in handle[:200]

@@ -15,8 +15,9 @@ from integration.notebook.front_end import DEADLINE
 
 from jupyter_pool import KernelPool
 from jupyter_pool.engine import onlookers
-from jupyter_pool.errors import PoolError
+from jupyter_pool.errors import PoolError, PoolNotAvailable
 from jupyter_pool.notebook.feed import Feed
+from support.cells import Gate
 from support.conditions import eventually, gone
 
 if TYPE_CHECKING:
@@ -311,6 +312,40 @@ def test_a_pool_is_announced_when_it_can_be_looked_at() -> None:
     finally:
         onlookers.listen(None)
     assert [state["state"] for state in seen] == ["new", "none"]
+
+
+def test_what_ended_just_before_a_pool_closed_is_told() -> None:
+    source = Feed(lambda: "brief")
+    with KernelPool(size=1, name="brief") as pool:
+        pool.start(wait=True, timeout=DEADLINE)
+        source.whole()
+        pool.execute("1 / 0", check=False)
+    state = source.next()
+    assert state is not None
+    assert (state["state"], state["error_count"]) == ("none", 1)
+    assert [(block["code"], block["outcome"]) for block in state["blocks"]] == [("1 / 0", "failed")]
+    after = source.next()
+    assert after is None or after["blocks"] == []
+
+
+def test_a_pool_that_closes_is_shown_to_its_end(tmp_path: Path) -> None:
+    source = Feed(lambda: "slow to close")
+    pool = KernelPool(size=1, name="slow to close")
+    with Gate(tmp_path) as gate:
+        future = pool.submit_code(gate.code)
+        eventually(lambda: source.whole()["counts"] == {"busy": 1})
+        pool.shutdown(wait=False)
+        state = source.whole()
+        assert (state["state"], state["counts"]) == ("closing", {"busy": 1})
+        with pytest.raises(PoolNotAvailable, match="is closing"):
+            source.pool()
+        again = KernelPool(size=1, name="slow to close", lazy=True)  # the name is free
+        assert source.whole()["state"] == "new"
+        again.close()
+        gate.open()
+    future.result(DEADLINE)
+    pool.shutdown()
+    assert source.whole()["state"] == "none"
 
 
 def test_an_installation_without_the_view_says_what_to_do(

@@ -127,6 +127,26 @@ def test_orders_are_obeyed_while_the_main_thread_is_busy(
     assert fresh_notebook.result(busy).status == "ok"
 
 
+def test_a_pool_that_closes_is_there_until_its_work_has_ended(
+    fresh_notebook: Notebook, window: Window, tmp_path: Path
+) -> None:
+    window.hello()
+    fresh_notebook.ok(
+        "from jupyter_pool import KernelPool\npool = KernelPool(size=1)\n"
+        f"future = pool.submit_code({BUSY.format(path=str(tmp_path / 'end'))!r})"
+    )
+    window.state(lambda state: state["counts"] == {"busy": 1})
+    fresh_notebook.ok("pool.shutdown(wait=False)")
+    state = window.state(lambda state: state["state"] == "closing")
+    assert state["counts"] == {"busy": 1}
+    assert window.hello()["pools"] == [state["pool"]]
+    refused = window.order("cancel", pool=state["pool"], request=state["workers"][0]["request"])
+    assert f"pool '{state['pool']}' is closing" in refused["evalue"]
+    (tmp_path / "end").touch()
+    window.until(lambda m: m["msg_type"] == "pool_list" and m["content"]["pools"] == [])
+    fresh_notebook.ok("future.result(0)")
+
+
 def test_requests_are_cancelled_workers_drained_and_sessions_ended(
     fresh_notebook: Notebook, window: Window
 ) -> None:

@@ -86,8 +86,7 @@ def test_snapshots_with_the_news_only_are_put_together() -> None:
 def test_a_closed_pool_is_as_it_was_before() -> None:
     last = LastState()
     last.take(state(full=True))
-    last.take(state(full=False, state="closing", workers=[], blocks=[]))
-    last.take(state(full=True, state="none", workers=[], blocks=[]))
+    last.take(state(full=False, state="none", workers=[], blocks=[], error_count=0))
     drawn = last.picture()
     lines = drawn.text.splitlines()
     assert lines[0] == "Pool default: closed · 1 failed"
@@ -95,6 +94,27 @@ def test_a_closed_pool_is_as_it_was_before() -> None:
     assert "model.fit(X, y)" in drawn.html
     last.take(state(full=True))
     assert "closed" not in last.picture().text
+
+
+def test_a_pool_that_is_closing_keeps_the_lanes_of_workers_that_have_ended() -> None:
+    last = LastState()
+    last.take(state(full=True))
+    last.take(state(full=False, state="closing", workers=state()["workers"][:1], blocks=[]))
+    lines = last.picture().text.splitlines()
+    assert lines[0].startswith("Pool default: closing · 1 of 2 busy")
+    assert [line.split()[1] for line in lines[2:]] == ["busy", "stopping", "stopping"]
+
+
+def test_what_ended_while_a_pool_closed_is_in_its_last_picture() -> None:
+    block = state()["blocks"][0]
+    late = {**block, "id": "late", "code": "late", "outcome": "failed", "ended": state()["now"] + 1}
+    last = LastState()
+    last.take(state(full=True, blocks=[block]))
+    gone = state(state="none", workers=[], blocks=[late], error_count=2, now=state()["now"] + 2)
+    last.take({**gone, "full": True})
+    drawn = last.picture()
+    assert [title.text for title in svg(drawn.html).iter("title")][-1] == "late"
+    assert drawn.text.startswith("Pool default: closed · 2 failed")
 
 
 def test_a_pool_that_never_was_is_not_closed() -> None:
