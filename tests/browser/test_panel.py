@@ -299,6 +299,25 @@ def test_errors_and_sessions_are_told_and_taken_away_by_the_pointer(desk: Desk, 
         view.get_by_text("Sessions (1)").wait_for(state="hidden")
 
 
+@with_cells(
+    START.format(size=2),
+    f"future = pool.submit_code({'import time; ' + BUSY!r})",
+    "pool.shutdown(wait=False)",
+)
+def test_a_pool_that_closes_is_there_until_its_work_has_ended(desk: Desk, page: Page) -> None:
+    open_notebook(page, desk)
+    open_panel(page)
+    for number in range(3):
+        run_cell(page, number)
+    await_words(panel(page), "Closing")
+    await_words(panel(page), "1 of 2 busy")
+    assert not header(page).get_by_role("button", name="One worker more").is_visible()
+    assert violations(page, PANEL) == []
+    take(page, "panel-closing")
+    (desk.folder / "go-on").touch()
+    panel(page).get_by_text("No pool in this kernel.").wait_for()
+
+
 @pytest.mark.requires("kernel:bash")
 @with_cells(START.format(size=1))
 def test_it_follows_the_document_in_front(bash_kernel: str, desk: Desk, page: Page) -> None:
