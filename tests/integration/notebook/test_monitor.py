@@ -343,7 +343,7 @@ def test_a_pool_that_closes_is_shown_to_its_end(tmp_path: Path) -> None:
         assert source.whole()["state"] == "new"
         again.close()
         gate.open()
-    future.result(DEADLINE)
+        future.result(DEADLINE)
     pool.shutdown()
     assert source.whole()["state"] == "none"
 
