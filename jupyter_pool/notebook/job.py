@@ -6,6 +6,7 @@ What it does is a `Run`: one request, or many. A job adds its name, its time, an
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Generator
 from concurrent import futures
@@ -115,8 +116,9 @@ class Job:
         self._over: futures.Future[None] = futures.Future()
         #: Nobody needs to be told of its end any more.
         self.seen = False
-        #: Its end has been shown.
+        #: Its end has been shown. Claimed under the lock: two threads may be about to tell of it.
         self._told = False
+        self._telling = threading.Lock()
         self._followed = False
         self._showed_end = False
         self._delivered = False
@@ -313,11 +315,17 @@ class Job:
         if self.done():
             self._run.let_go()
 
+    def _may_tell(self) -> bool:
+        """Whether its end is still to be told, for the first who asks."""
+        with self._telling:
+            first, self._told = not self._told, True
+        return first
+
     def _say_end(self) -> None:
-        if self._live.can_update or self._told:
+        if self._live.can_update or not self._may_tell():
             return
         # A terminal: one line, wherever its prompt is. It is seen with its first character.
-        self.seen = self._told = True
+        self.seen = True
         text, _ = state_line(self.name, self.status, self._run.facts, elapsed(self.elapsed))
         failure = self._run.failure()
         sys.stdout.write(f"{text}{f': {failure}' if failure else ''}\n")
@@ -342,6 +350,8 @@ class Job:
         failure = self._run.failure()
         if self.status != "failed" or self._ended is None:
             return ""
+        if not self._live.can_update and not self._may_tell():
+            return ""  # just being told, in a terminal
         when = ago(time.monotonic() - self._ended)
         return f"[{self.name}] failed {when}: {failure} · {self.name}.show()"
 

@@ -12,6 +12,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_pool.notebook import jobs
+from jupyter_pool.notebook.job import Job
 from jupyter_pool.notebook.render import OptionsTable
 from jupyter_pool.pool import KernelPool, get_pool, list_pools
 from jupyter_pool.reports import HealthReport, PoolStats, PoolStatus, SessionInfo
@@ -209,20 +210,41 @@ def test_a_background_cell_says_when_it_begins_and_ends(
     assert re.fullmatch(r"\[train\] done · \d+ s\nhi\n", capsys.readouterr().out)
 
 
-@pytest.mark.usefixtures("pool")
-def test_a_failed_background_cell_says_so_once(
-    shell: InteractiveShell, capsys: Capture, tmp_path: Path
-) -> None:
-    shell.user_ns["gate"] = str(tmp_path / "gate")
+def fail_in_background(shell: InteractiveShell, gate: Path) -> None:
+    """Have it fail when its handle is shown already."""
+    shell.user_ns["gate"] = str(gate)
     run(
         shell,
         "%%pool_exec --bg train\nimport os, time\n"
         "while not os.path.exists(gate): time.sleep(0.01)\n1/0",
     )
-    (tmp_path / "gate").touch()
+    gate.touch()
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_failed_background_cell_says_so_once(
+    shell: InteractiveShell, capsys: Capture, tmp_path: Path
+) -> None:
+    fail_in_background(shell, tmp_path / "gate")
     assert said(capsys).endswith(" s: ZeroDivisionError: division by zero\n")
     run(shell, "1")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("pool")
+def test_what_the_next_cell_has_just_told_of_is_not_told_again(
+    shell: InteractiveShell, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_end, told = Job._say_end, []
+
+    def late(job: Job) -> None:
+        told.append(job.announcement())
+        say_end(job)
+
+    monkeypatch.setattr(Job, "_say_end", late)
+    fail_in_background(shell, tmp_path / "gate")
+    assert "ZeroDivisionError" not in said(capsys)
+    assert [text.partition(" failed ")[0] for text in told] == ["[train]"]
 
 
 @pytest.mark.usefixtures("pool")
