@@ -97,13 +97,17 @@ class Place:
     def update(self, data: Mapping[str, Any]) -> None:
         """Show this instead. From any thread, past the shell and the cell that runs meanwhile."""
         sure = threading.current_thread() is threading.main_thread()
-        if self._front_end == "runner" and not sure:
-            with self._lock:
-                if self._again is None:
-                    for event in _EVENTS:
-                        self._shell.events.register(event, self._repeat)
-                self._again = data
-        self._send(data)
+        with self._lock:  # also while it is sent: what is newer comes later
+            self._say_again(data if self._front_end == "runner" and not sure else None)
+            self._send(data)
+
+    def _say_again(self, data: Mapping[str, Any] | None) -> None:
+        """Have this repeated at the next cell's beginning or end, instead of what was to be."""
+        if (data is None) is not (self._again is None):
+            events = self._shell.events
+            for event in _EVENTS:
+                (events.unregister if data is None else events.register)(event, self._repeat)
+        self._again = data
 
     def _send(self, data: Mapping[str, Any]) -> None:
         # nbclient takes only what belongs to the cell that runs (``_async_poll_output_msg``).
@@ -114,12 +118,11 @@ class Place:
     def _repeat(self, _: object = None) -> None:
         """Say again, now that a cell runs, what may have been said between two."""
         with self._lock:
-            data, self._again = self._again, None
+            data = self._again
             if data is None:
-                return  # another thread's turn
-            for event in _EVENTS:
-                self._shell.events.unregister(event, self._repeat)
-        self._send(data)
+                return  # something newer was said in the meantime
+            self._say_again(None)
+            self._send(data)
 
     def wants_updates(self) -> bool:
         """Whether updates of the widget, if there is one, do not reach it."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from support.cells import joined
+
 RUNNERS = [
     pytest.param(
         ["-m", "nbconvert", "--to", "notebook", "--execute", "in.ipynb", "--output", "out.ipynb"],
@@ -56,8 +58,8 @@ def printed(folder: Path, command: list[str], cells: tuple[str, ...], **env: str
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    (output,) = nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs
-    return str(output.text)
+    (output,) = joined(nbformat.read(folder / "out.ipynb", as_version=4).cells[-1].outputs)
+    return str(output["text"])
 
 
 @pytest.mark.parametrize("command", RUNNERS)

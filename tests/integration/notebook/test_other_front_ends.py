@@ -224,3 +224,24 @@ def test_no_view_of_a_widget_is_built_a_second_time(front_end: FrontEnd, gates: 
     gates.open("free")
     front_end.until(lambda: busy.ended, "the end of the other cell")
     assert front_end.rebuilt == before
+
+
+def test_under_a_runner_what_was_said_last_stays() -> None:
+    """What another thread says may come between two cells, so it is said again; but not too late."""
+    nbclient = NbClient()
+    try:
+        cell = nbclient.run(
+            "import threading\nfrom jupyter_pool.notebook.places import Place\n"
+            "place = Place(get_ipython(), 'test', needs_widget=False)\n"
+            "place.show({'text/plain': 'first'})\n"
+            "def say(what):\n    place.update({'text/plain': what})\n"
+            "def say_in_a_thread(what):\n"
+            "    thread = threading.Thread(target=say, args=(what,))\n"
+            "    thread.start(); thread.join()\n"
+            "say_in_a_thread('older')\nsay('newest')"
+        )
+        assert nbclient.shows(cell) == "newest"
+        nbclient.run("say_in_a_thread('from a thread')")
+        assert nbclient.shows(cell) == "from a thread"
+    finally:
+        nbclient.close()
