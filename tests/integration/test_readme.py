@@ -13,6 +13,7 @@ import nbformat.v4
 import pytest
 
 from support import readme
+from support.cells import joined
 
 pytestmark = pytest.mark.requires("module:matplotlib")
 
@@ -56,5 +57,6 @@ async def test_the_notebook_code_runs(tmp_path: Path) -> None:
         for model in client.widget_state.values()
         if model["_model_name"] == "OutputModel"
     )
-    assert captured[0]["text"] == "12 squared is 144\n"
-    assert values.outputs[0].text == "499.5 332833500 12 12 of 12 done 0.97\n"
+    assert joined(captured)[0]["text"] == "12 squared is 144\n"
+    (printed,) = joined(values.outputs)
+    assert printed["text"] == "499.5 332833500 12 12 of 12 done 0.97\n"
