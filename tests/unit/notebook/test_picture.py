@@ -86,6 +86,8 @@ def test_snapshots_with_the_news_only_are_put_together() -> None:
 def test_a_closed_pool_is_as_it_was_before() -> None:
     last = LastState()
     last.take(state(full=True))
+    last.take(state(full=False, state="closing", workers=[], blocks=[]))
+    last.take(state(full=True, state="none", workers=[], blocks=[]))
     last.take(state(full=False, state="none", workers=[], blocks=[], error_count=0))
     drawn = last.picture()
     lines = drawn.text.splitlines()
