@@ -6,8 +6,21 @@ CONFORMANCE_KERNEL=NAME python -m unittest support.conformance
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from jupyter_kernel_test import KernelTests  # type: ignore[import-untyped]
+from jupyter_kernel_test import (  # type: ignore[import-untyped]
+    TIMEOUT,
+    KernelTests,
+    validate_message,
+)
+
+
+def is_reply(message: dict[str, Any]) -> bool:
+    return bool(message["msg_type"] == "kernel_info_reply")
+
+
+def is_idle(message: dict[str, Any]) -> bool:
+    return bool(message["content"].get("execution_state") == "idle")
 
 
 class Conformance(KernelTests):  # type: ignore[misc]
@@ -40,3 +53,29 @@ class Conformance(KernelTests):  # type: ignore[misc]
             "mime": "text/latex",
         },
     ]
+
+    # The suite waits for 0.1 s where it does not wait for replies, which is too short on a busy
+    # machine with any kernel. These two wait for the messages themselves.
+
+    def flush_channels(self) -> None:
+        """Drops what came before a request of its own, that request's messages included."""
+        asked = self.kc.kernel_info()
+        for channel, last in (
+            (self.kc.shell_channel, is_reply),
+            (self.kc.iopub_channel, is_idle),
+        ):
+            while True:
+                message = channel.get_msg(timeout=TIMEOUT)
+                validate_message(message)
+                if message["parent_header"].get("msg_id") == asked and last(message):
+                    break
+
+    def execute_helper(self, *args: Any, **kwargs: Any) -> Any:
+        """An output may come long after the reply, which comes by another socket."""
+        channel = self.kc.iopub_channel
+        get = channel.get_msg
+        channel.get_msg = lambda timeout: get(timeout=max(timeout, TIMEOUT))
+        try:
+            return super().execute_helper(*args, **kwargs)
+        finally:
+            channel.get_msg = get
