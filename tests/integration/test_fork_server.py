@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -269,39 +270,38 @@ def test_no_worker_has_a_descriptor_of_its_template_or_its_siblings(
     with KernelPool(size=5) as pool:
         pool.start(wait=True)
         template = only_template().pid
-        forked = {}
-        for worker in pids(pool).values():
-            assert worker is not None
-            assert worker in processes.descendants(template)
-            forked[worker] = kinds(worker)
-        mine = {
-            os.readlink(f"/proc/{template}/fd/{fd}") for fd in os.listdir(f"/proc/{template}/fd")
-        }
+        forked = [pid for pid in pids(pool).values() if pid is not None]
+        assert len(forked) == 5
+        assert set(forked) <= set(processes.descendants(template))
+        mine = private(template)
         for worker in forked:
-            assert not private(mine) & private(targets(worker))
-    monkeypatch.setattr(fork, "is_supported", lambda: "not in this test")
-    with KernelPool(size=1) as pool:
-        pool.start(wait=True)
-        (plain,) = pids(pool).values()
-        assert plain is not None
-        assert list(forked.values()) == [kinds(plain)] * 5
+            assert not mine & private(worker)
+        monkeypatch.setattr(fork, "is_supported", lambda: "not in this test")
+        with KernelPool(size=1) as other:
+            other.start(wait=True)
+            (plain,) = pids(other).values()
+            assert plain is not None
+            # A worker is ready a moment before it has accepted every connection.
+            eventually(lambda: [kinds(pid) for pid in forked] == [kinds(plain)] * 5)
 
 
-def targets(pid: int) -> set[str]:
-    return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+def descriptors(pid: int) -> dict[int, str]:
+    """What each is; without those that are closed at this moment."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
 
 
-def private(found: set[str]) -> set[str]:
-    return {target for target in found if target.startswith(("socket:", "pipe:"))}
+def private(pid: int) -> set[str]:
+    return {what for what in descriptors(pid).values() if what.startswith(("socket:", "pipe:"))}
 
 
 def kinds(pid: int) -> list[str]:
     """What its descriptors are; but for standard input, which is a pipe or nothing."""
-    found = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    del found[0]
-    return sorted(
-        Path(target.split(":[")[0]).suffix or target.split(":[")[0] for target in found.values()
-    )
+    names = (what.split(":[")[0] for fd, what in descriptors(pid).items() if fd != 0)
+    return sorted(Path(name).suffix or name for name in names)
 
 
 # --- lifetimes ----------------------------------------------------------------------------------
