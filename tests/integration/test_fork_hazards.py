@@ -79,7 +79,7 @@ async def kernels(
 async def run(manager: Manager, code: str) -> Any:
     """The value of `r`, which the code sets, by way of JSON; and who has said it."""
     client = manager.client()
-    client.start_channels()
+    client.start_channels(hb=False)
     try:
         await client.wait_for_ready(timeout=DEADLINE)
         said: list[str] = []

@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 async def run(manager: Manager, code: str) -> dict[str, Any]:
     client = manager.client()
-    client.start_channels()
+    client.start_channels(hb=False)
     try:
         await client.wait_for_ready(timeout=DEADLINE)
         reply: dict[str, Any] = await client._async_execute_interactive(
@@ -136,7 +136,7 @@ async def test_the_exit_code_is_told(
     async with kernel_of(folder, templates, provisioner) as manager:
         assert await value(manager, "r = 1") == "1"
         client = manager.client()
-        client.start_channels()
+        client.start_channels(hb=False)
         client.execute(end)
         assert await ended(manager) == code
         assert not manager.provisioner.has_process  # type: ignore[union-attr]
@@ -182,7 +182,7 @@ async def test_an_interrupt_ends_the_cell_and_no_more(
 ) -> None:
     async with kernel_of(folder, templates, provisioner) as manager:
         client = manager.client()
-        client.start_channels()
+        client.start_channels(hb=False)
         await client.wait_for_ready(timeout=DEADLINE)
         request = client.execute("print('on', flush=True)\nwhile True: pass")
         while True:

@@ -446,7 +446,7 @@ async def main():
     said = []
     for manager in managers:
         client = manager.client()
-        client.start_channels()
+        client.start_channels(hb=False)
         await client.wait_for_ready(timeout=60)
         reply = await client._async_execute_interactive(
             "import sys", user_expressions={"there": "'csv' in sys.modules"}, timeout=60

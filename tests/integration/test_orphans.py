@@ -256,7 +256,9 @@ class Before:
             found += shared_memory(told["owner"])
             return found
 
-        eventually(lambda: not left(), f"nothing of {told} is left", within=WITHIN)
+        eventually(
+            lambda: not left(), lambda: f"nothing of {told} is left; {left()} is", within=WITHIN
+        )
         took = time.monotonic() - begun
         self._record("seconds until nothing was left", round(took, 3))
         print(f"nothing was left after {took:.3f} s")

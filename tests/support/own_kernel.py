@@ -45,7 +45,9 @@ class OwnKernel:
         self.manager = KernelManager(kernel_name="python3", **options)
         self.manager.start_kernel()
         self.client: BlockingKernelClient = self.manager.client()
-        self.client.start_channels()
+        # Without its heart, here and in all tests: stopped before its thread has begun, that would beat on
+        # for ever, making one socket after another.
+        self.client.start_channels(hb=False)
         try:
             self.client.wait_for_ready(timeout=DEADLINE)
         except BaseException:

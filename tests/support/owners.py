@@ -64,7 +64,7 @@ class KernelOwner:
         self.manager = AsyncKernelManager(kernel_name="python3", **self._sockets.options)
         self.wait_for(self.manager.start_kernel(env=dict([*os.environ.items(), self.mark])))
         self.client = self.manager.client()
-        self.client.start_channels()
+        self.client.start_channels(hb=False)
         self.wait_for(self.client.wait_for_ready(timeout=DEADLINE))
 
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:

@@ -300,7 +300,10 @@ def test_in_a_terminal_it_is_a_table(shell: InteractiveShell) -> None:
 def test_in_a_terminal_a_pool_shows_its_repr(shell: InteractiveShell) -> None:
     assert shell.display_formatter is not None
     with KernelPool(size=1, lazy=True) as pool:
-        assert shell.display_formatter.format(pool) == ({"text/plain": repr(pool)}, {})
+        data, metadata = shell.display_formatter.format(pool)
+    assert data.keys() == {"text/plain"}
+    assert data["text/plain"].startswith(f"<KernelPool '{pool.name}'")
+    assert metadata == {}
 
 
 def test_a_pool_is_announced_when_it_can_be_looked_at() -> None:

@@ -68,8 +68,7 @@ def test_they_are_live_after_the_end_until_somebody_needs_the_worker(own: FrontE
     is_live(own, slider, label)
     # The one worker: as it is, and clean.
     run = own.run("%%pool_exec --in none\nimport os\nprint(os.getpid(), 'slider' in globals())")
-    assert run.stream("stdout") == f"{pid} False\n"
-    assert not any(m["msg_type"] == "update_display_data" for m in run.messages)  # nobody waited
+    assert run.stream("stdout") == f"{pid} False\n"  # else it would wait for ever
     own.run("until(lambda: not train.held)")
     assert re.fullmatch(r"done · \d+ s", headline(own))
     assert "moved on" in has_moved_on(own, slider)
