@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import html
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from jupyter_pool import _ansi
 
 _TEXT = "color:var(--jp-content-font-color1, inherit)"
 _MUTED = "color:var(--jp-content-font-color2, inherit)"
@@ -20,16 +21,8 @@ _BORDER = "var(--jp-border-color2, #ccc)"
 _ERROR = "var(--jp-error-color1, currentColor)"
 _PRE = f"{_TEXT};margin:0;white-space:pre-wrap;overflow-wrap:anywhere;text-align:left"
 
-# CSI sequences (colours, cursor moves), OSC sequences (links, titles), and the
-# two-character escapes. ECMA-48, sections 5.3 to 5.6.
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^-~])")
 _MARKER = "\n[... {:,} characters left out ...]\n"
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-
-
-def strip_ansi(text: str) -> str:
-    """Remove terminal escape sequences."""
-    return _ANSI.sub("", text) if "\x1b" in text else text
 
 
 def as_terminal(text: str) -> str:
@@ -38,10 +31,14 @@ def as_terminal(text: str) -> str:
     A carriage return goes back to the line's start, a backspace one column;
     what follows overwrites, and the rest of the line stays.
     """
-    text = strip_ansi(text)
-    if "\r" not in text and "\b" not in text:
+    text = _ansi.strip(text)
+    if not _goes_back(text):
         return text
     return "\n".join(map(_overwrite, text.split("\n")))
+
+
+def _goes_back(text: str) -> bool:
+    return "\r" in text or "\b" in text
 
 
 def _overwrite(line: str) -> str:
@@ -77,16 +74,20 @@ def cut_middle(text: str, max_chars: int | None) -> str:
 
 def output_text(output: Mapping[str, Any]) -> str:
     """Return one notebook-format output as a terminal would show it."""
+    return as_terminal(_output_text(output))
+
+
+def _output_text(output: Mapping[str, Any]) -> str:
     kind = output.get("output_type")
     if kind == "stream":
-        return as_terminal(joined(output.get("text", "")))
+        return joined(output.get("text", ""))
     if kind == "error":
         lines = output.get("traceback") or [f"{output.get('ename')}: {output.get('evalue')}"]
-        return as_terminal("\n".join(lines))
+        return "\n".join(lines)
     data = output.get("data") or {}
     for mime in ("text/plain", "text/markdown", "text/latex"):
         if mime in data:
-            return as_terminal(joined(data[mime]))
+            return joined(data[mime])
     return f"<{', '.join(data)}>" if data else ""
 
 
@@ -112,7 +113,7 @@ def output_html(output: Mapping[str, Any]) -> str:
     """Return one notebook-format output as an HTML fragment."""
     kind = output.get("output_type")
     if kind in ("stream", "error"):
-        text = output_text(output).removesuffix("\n")
+        text = _output_text(output).removesuffix("\n")
         if kind == "error":
             return error_block(text)
         return pre(text, edge=_BORDER if output.get("name") == "stderr" else None)
@@ -131,7 +132,7 @@ def output_html(output: Mapping[str, Any]) -> str:
         return f'<div style="{_TEXT}">{html.escape(joined(data["text/latex"]))}</div>'
     if "text/plain" not in data and "application/json" in data:
         return pre(json.dumps(data["application/json"], indent=2, ensure_ascii=False))
-    return pre(output_text(output))
+    return pre(_output_text(output))
 
 
 def _image(mime: str, encoded: str, metadata: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -152,14 +153,16 @@ def joined(text: Any) -> str:
 
 
 def pre(text: str, *, edge: str | None = None) -> str:
-    """Return escaped preformatted text, with a line of a colour beside it if `edge` is one."""
+    """Return preformatted text in its own colours, with a line of one beside it if `edge` is one."""
     # A coloured edge rather than a coloured ground: it works in any theme.
     beside = f";border-left:2px solid {edge};padding-left:6px" if edge else ""
-    return f'<pre style="{_PRE}{beside}">{html.escape(text)}</pre>'
+    # What overwrites itself, as progress bars do, is shown as it ends up, without colours.
+    body = html.escape(as_terminal(text)) if _goes_back(text) else _ansi.to_html(text)
+    return f'<pre style="{_PRE}{beside}">{body}</pre>'
 
 
 def error_block(text: str) -> str:
-    """Return escaped preformatted text, marked as an error."""
+    """Return preformatted text, marked as an error."""
     return pre(text, edge=_ERROR)
 
 

@@ -42,7 +42,7 @@ except ImportError as error:
     ) from error
 
 import jupyter_pool
-from jupyter_pool import _reprs
+from jupyter_pool import _ansi
 from jupyter_pool.core import WorkerState
 from jupyter_pool.engine.answers import busy_workers
 from jupyter_pool.engine.face import PoolFace
@@ -326,7 +326,7 @@ def _exception(completion: Completion) -> dict[str, str]:
         found = {"type": f"{kind.__module__}.{kind.__qualname__}", "message": str(error)}
     else:
         found = {"type": error.ename, "message": error.evalue}
-        found["stacktrace"] = _reprs.strip_ansi("\n".join(error.traceback))
+        found["stacktrace"] = _ansi.strip("\n".join(error.traceback))
     return {f"exception.{name}": text for name, text in found.items()}
 
 

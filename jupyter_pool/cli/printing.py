@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
-from jupyter_pool import _reprs
+from jupyter_pool import _ansi, _reprs
 
 __all__ = ["Interrupted", "Printer"]
 
@@ -77,7 +77,7 @@ class Printer:
         self._end_line(label, "stdout")
         self._end_line(label, "stderr")
         if not _in_colour(sys.stderr):
-            text = _reprs.strip_ansi(text)
+            text = _ansi.strip(text)
         self._add(label, "stderr", f"{text}\n")
 
     def end(self, label: str) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jupyter_pool import AsyncKernelPool, ExecutionError, InvalidRequest, KernelPool
-from jupyter_pool._reprs import as_terminal, strip_ansi
+from jupyter_pool import AsyncKernelPool, ExecutionError, InvalidRequest, KernelPool, _ansi
+from jupyter_pool._reprs import as_terminal
 from jupyter_pool.results import ExecutionResult
 from support.conditions import eventually
 from support.owners import Owner
@@ -331,7 +331,7 @@ def test_an_error_with_an_endless_text_is_cut_in_the_middle(pool: KernelPool) ->
     (shown,) = caught.value.result.display_outputs
     for traceback in (caught.value.traceback, shown["traceback"]):
         assert sum(map(len, traceback)) < 300_000
-        assert "raise ValueError" in strip_ansi("".join(traceback))
+        assert "raise ValueError" in _ansi.strip("".join(traceback))
 
 
 def test_a_flood_that_runs_out_of_time_has_its_end(pool: KernelPool) -> None:

@@ -74,7 +74,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes.update(attrs)
-        self.styles.append(dict(attrs).get("style") or "")
+        if "pre" not in self._open:  # in there are the colours that outputs ask for
+            self.styles.append(dict(attrs).get("style") or "")
         if tag not in VOID:
             self._open.append(tag)
 
