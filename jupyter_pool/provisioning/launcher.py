@@ -129,6 +129,9 @@ class Worker:
     stderr_fd: int = -1
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     tap_fd: int = -1
+    #: Held where the tap is set, on the I/O thread, and where it is read for the last time, on ours.
+    tap_lock: threading.Lock = field(default_factory=threading.Lock)
+    buried: bool = False
     #: As long as the pool's own kernel is being started.
     launching: asyncio.Task[None] | None = None
     #: What it had started when it was told to stop: processes by id, with their start times.
@@ -141,14 +144,21 @@ class Worker:
         writes just before it aborts the process, nobody in there lives to read.
         """
         try:
-            self.tap_fd = os.open(
+            tap_fd = os.open(
                 f"/proc/{self.pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             )
         except OSError:
-            pass  # no /proc, or it died already
+            return  # no /proc, or it died already
+        with self.tap_lock:
+            if not self.buried and self.tap_fd < 0:
+                self.tap_fd = tap_fd
+                return
+        os.close(tap_fd)
 
     def read_tap(self) -> None:
-        """Append what was left in the tapped pipe to `stderr`."""
+        """Append what was left in the tapped pipe to `stderr`; no tap is taken from now on."""
+        with self.tap_lock:
+            self.buried = True
         if self.tap_fd >= 0:
             try:
                 while chunk := os.read(self.tap_fd, 65536):

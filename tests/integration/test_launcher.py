@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +50,24 @@ def test_a_worker_that_is_stopped_as_its_launch_ends_is_stopped(
     assert launched.pid is not None
     assert isinstance(news.get(timeout=DEADLINE), Exited)
     eventually(gone([launched.pid]))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: needs /proc")
+async def test_a_tap_that_comes_when_its_worker_is_being_buried_is_closed() -> None:
+    read_end, write_end = os.pipe()
+    taps: list[int] = []
+    real_open = os.open
+
+    def slow_open(*arguments: Any) -> int:
+        taps.append(real_open(*arguments))
+        worker.read_tap()  # the other thread is faster
+        return taps[-1]
+
+    worker = Worker("w1", LaunchSpec(None, "", {}), lambda said: None, pid=os.getpid())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", slow_open)
+        worker.tap(read_end)
+    os.close(read_end)
+    os.close(write_end)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(*taps)
