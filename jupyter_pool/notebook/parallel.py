@@ -215,6 +215,7 @@ class Parallel:
             items,
             options.outputs,
             lambda again: self._watch(pool, make(again, again.failed), push=False),
+            partial(_run_of_cell, self._shell),
         )
         sweep.quiet = options.quiet
         return sweep, make(sweep, items)
@@ -278,6 +279,12 @@ class Parallel:
             display(sweep.bundle(), raw=True)
         else:
             print(sweep.bundle()["text/plain"])  # noqa: T201 - to the terminal
+
+
+def _run_of_cell(shell: InteractiveShell) -> object:
+    """Tells one run of a cell from another."""
+    kernel = getattr(shell, "kernel", None)
+    return kernel.get_parent()["header"]["msg_id"] if kernel else shell.execution_count
 
 
 def _nothing() -> None:

@@ -53,10 +53,17 @@ class Sweep:
     """
 
     def __init__(
-        self, items: Sequence[Item], names: tuple[str, ...], rerun: Callable[[Sweep], None]
+        self,
+        items: Sequence[Item],
+        names: tuple[str, ...],
+        rerun: Callable[[Sweep], None],
+        cell: Callable[[], object],
     ) -> None:
         self._items = items
         self._rerun = rerun
+        #: Tells one run of a cell from another; and which one has shown this already.
+        self._cell = cell
+        self._shown_by: object = None
         self.items: list[dict[str, Any]] = [dict(item.parameters) for item in items]
         self.results: list[ExecutionResult | None] = [None] * len(items)
         self._errors: list[BaseException | None] = [_NOT_RUN] * len(items)
@@ -90,6 +97,7 @@ class Sweep:
         """
         if self.failed:
             self._rerun(self)
+            self._shown_by = self._cell()
         return self
 
     def to_frame(self) -> pd.DataFrame:
@@ -163,6 +171,12 @@ class Sweep:
 
     def __repr__(self) -> str:
         return f"<Sweep: {self.summary()}>"
+
+    def _ipython_display_(self) -> None:
+        # As the value of the cell that has just run it again it would be there twice.
+        if self._shown_by is None or self._shown_by != self._cell():
+            raise NotImplementedError  # as it is shown otherwise
+        self._shown_by = None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
         return self.bundle()

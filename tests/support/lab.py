@@ -67,6 +67,7 @@ class QuickstartServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jupyter_pool.cli", "quickstart", "--no-browser", "--port=0"],
             cwd=self.folder,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -166,8 +167,9 @@ class QuickstartServer:
             for process in descendants:
                 if process.is_running():
                     process.kill()
-            self._process.kill()
+            self._process.send_signal(signal.SIGABRT)  # it says where it was
             self._process.wait(STOP_DEADLINE)
+            self._reader.join(STOP_DEADLINE)
             raise AssertionError(f"JupyterLab did not stop:\n{self.output()}") from None
         finally:
             self._reader.join(STOP_DEADLINE)

@@ -118,7 +118,12 @@ def test_failed_items_are_run_again_and_complete_the_lists(
         "'2 of 4 done, 2 failed (n=1: FileNotFoundError, n=3: FileNotFoundError)'"
     )
     (tmp_path / "there").touch()
-    assert plain(notebook, "sweep.retry_failed();")[-1] == "4 of 4 done"
+    # Also as the value of the cell it is there once; later as ever.
+    run = notebook.ok("sweep.retry_failed()")
+    assert last(run)["text/plain"] == "4 of 4 done"
+    assert run.of("execute_result") == []
+    assert notebook.ok("sweep").text == "4 of 4 done"
+    assert notebook.ok("sweep.retry_failed()").text == "4 of 4 done"  # nothing ran
     assert notebook.ok("[n for n, _ in kept], sweep.errors").text == "([0, 1, 2, 3], {})"
     # With the seeds of before, so as if nothing had happened.
     notebook.ok(
