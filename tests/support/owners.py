@@ -28,7 +28,7 @@ class Owner(Spoken):
     """
 
     def __init__(self, script: str, *arguments: str, cwd: Path | None = None) -> None:
-        command = [sys.executable, "-c", _PRELUDE + script, *arguments]
+        command = [sys.executable, "-X", "faulthandler", "-c", _PRELUDE + script, *arguments]
         super().__init__(command, name="owner", stdin=subprocess.PIPE, cwd=cwd)
 
     def hear(self, within: float = DEADLINE) -> Any:

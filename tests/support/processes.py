@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import threading
 import uuid
@@ -83,7 +84,9 @@ class Spoken:
         try:
             line = self._lines.get(timeout=within)
         except queue.Empty:
-            raise AssertionError(f"it said nothing within {within:g} s") from None
+            self.process.send_signal(signal.SIGABRT)  # one with a faulthandler says where it was
+            self.wait()
+            raise AssertionError(f"it said nothing within {within:g} s:\n{self.stderr}") from None
         if line is None:
             status = self.wait()
             raise AssertionError(f"it has ended ({status}):\n{self.stderr}")
