@@ -10,11 +10,13 @@ times in seconds, sizes are bytes. What it holds is written down once, for Pytho
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from jupyter_pool.core import Outcome, PoolState
@@ -58,6 +60,8 @@ class Block:
     session: str | None
     cell: str | None
     error: str | None
+    #: How many requests that are no leases have ended, with this one.
+    number: int
 
 
 class Activity:
@@ -69,6 +73,7 @@ class Activity:
         self.recent: deque[Block] = deque(maxlen=_RECENT)
         self.errors: deque[Block] = deque(maxlen=_ERRORS)
         self.error_count = 0
+        self._count = 0
 
     def note(self) -> None:
         """The pool may have changed."""
@@ -81,6 +86,7 @@ class Activity:
         outcome = completion.outcome.value
         if completion.outcome is Outcome.DONE:
             outcome = "ok" if reply is None or succeeded(reply) else "failed"
+        self._count += not request.is_lease
         block = Block(
             request.id,
             _kind(request),
@@ -93,6 +99,7 @@ class Activity:
             request.session_id,
             request.cell,
             None if outcome == "ok" else error_text(completion)[:_ERROR_TEXT],
+            self._count,
         )
         self.recent.append(block)
         if outcome not in ("ok", Outcome.CANCELLED.value):
@@ -103,6 +110,18 @@ class Activity:
         """What ended after this point of the monotonic clock, for a snapshot; None: the latest thousand."""
         shift = time.time() - time.monotonic()
         return [_ended_block(block, shift) for block in self._ended_after(moment)]
+
+    def rate(self, now: float) -> float:
+        """Requests that ended per second lately; leases are none."""
+        recent = self.recent
+        first = bisect.bisect_left(recent, now - RATE_WINDOW, key=attrgetter("ended"))
+        if first == len(recent):
+            return 0.0
+        oldest = recent[first]
+        count = self._count - oldest.number + (oldest.kind != "lease")
+        if first == 0 and len(recent) == _RECENT:  # more than are kept
+            return count / max(now - oldest.ended, 1e-3)
+        return count / RATE_WINDOW
 
     def _ended_after(self, moment: float | None) -> list[Block]:
         if moment is None:
@@ -165,7 +184,7 @@ def observe(
         "waiting_since": round(waiters[0].created + shift, 3)
         if waiters and core.queue_length
         else None,
-        "rate": _rate(activity, now),
+        "rate": activity.rate(now),
         "last_ended": None if last is None else last + shift,
         "workers": [_worker(driver, worker_id, shift) for worker_id in sorted(core.workers)],
         "blocks": [
@@ -216,19 +235,6 @@ def _waiting(driver: Driver) -> Iterator[Request]:
     for request in driver.requests.values():
         if request.first_dispatched is None and request.lease is None:
             yield request
-
-
-def _rate(activity: Activity, now: float) -> float:
-    """Requests that ended per second lately."""
-    recent = activity.recent
-    count = 0
-    for block in reversed(recent):
-        if block.ended < now - RATE_WINDOW:
-            break
-        count += block.kind != "lease"
-    if count == len(recent) == _RECENT:  # more than are kept
-        return count / max(now - recent[0].ended, 1e-3)
-    return count / RATE_WINDOW
 
 
 def _ended_block(block: Block, shift: float) -> dict[str, Any]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Feed", "Monitor", "Publisher", "meant"]
 
 #: At least so long between two snapshots, in seconds.
-INTERVAL = 0.25
+INTERVAL = 1 / 3
 #: While anything runs, at most so long: elapsed times and memory go on.
 _BEAT = 1.0
 #: How often memory is measured, and how often errors, sessions and statistics are sent, in seconds.
@@ -117,12 +117,15 @@ class Feed:
             There is none, or it is closing.
         """
         name = self.name()
-        if self.closing and name not in list_pools():
+        try:
+            return get_pool(name)
+        except PoolNotAvailable:
+            if not self.closing:
+                raise
             raise PoolNotAvailable(
                 f"pool {name!r} is closing: it ends what it runs, and takes no more orders",
                 context={"pool": name},
-            )
-        return get_pool(name)
+            ) from None
 
     def _find(self) -> Driver | None:
         try:

@@ -106,6 +106,12 @@ class Notebook(OwnKernel):
             if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
                 return dict(reply["content"])
 
+    def tell_widget(self, comm: str, **content: Any) -> None:
+        """Send what a view of this widget sends: a custom message."""
+        data = {"method": "custom", "content": content}
+        message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
+        self.client.shell_channel.send(message)
+
     @contextmanager
     def subshell(self) -> Iterator[str]:
         """What takes messages while a cell runs, as JupyterLab has it for comms."""

@@ -40,11 +40,7 @@ class View:
         self.first: dict[str, Any] = opened["data"]["state"]["pool_state"]
 
     def send(self, **content: Any) -> None:
-        client = self.notebook.client
-        data = {"method": "custom", "content": content}
-        client.shell_channel.send(
-            client.session.msg("comm_msg", {"comm_id": self.comm, "data": data})
-        )
+        self.notebook.tell_widget(self.comm, **content)
 
     def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The next state of which this is so."""
