@@ -19,6 +19,7 @@ from uuid import uuid4
 from jupyter_pool import _reprs
 
 from .places import Place
+from .publishing import publish
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -138,25 +139,14 @@ class LiveDisplay:
         value = widget._trait_values["value"] = _wrapped(bundle)
         data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
         content = {"comm_id": widget.comm.comm_id, "data": data}
-        self._kernel.session.send(
-            self._kernel.iopub_socket,
-            "comm_msg",
-            content,
-            parent=self._parent,
-            ident=widget.comm.topic,
-        )
+        publish(self._kernel, "comm_msg", content, self._parent, widget.comm.topic)
         return len(value)
 
     def _give_sign_of_life(self) -> None:
         """It is shown nowhere: a display that nobody has is updated, for the server to hear of it."""
         content = {"data": {}, "metadata": {}, "transient": {"display_id": uuid4().hex}}
-        self._kernel.session.send(
-            self._kernel.iopub_socket,
-            "update_display_data",
-            content,
-            parent=self._parent,
-            ident=b"update_display_data",
-        )
+        kind = "update_display_data"
+        publish(self._kernel, kind, content, self._parent, kind.encode())
 
 
 def _html_widget(bundle: Bundle) -> Any:

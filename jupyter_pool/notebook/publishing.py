@@ -8,8 +8,11 @@ __all__ = ["publish"]
 
 
 def publish(kernel: Any, kind: str, content: dict[str, Any], parent: Any, ident: Any) -> None:
-    """Send a message on iopub from any thread, as belonging to no request of the moment.
+    """Send a message on iopub from any thread, with this parent; {}: it belongs to no request.
 
-    ipykernel (7.4) would take for its parent whatever the main thread runs now.
+    ipykernel (7.4) would take whatever the main thread runs now. Copied, however large:
+    without, pyzmq needs a thread that has ended when a pool tells of its end at the interpreter's.
     """
-    kernel.session.send(kernel.iopub_socket, kind, content, parent=parent, ident=ident)
+    session = kernel.session
+    frames = session.serialize(session.msg(kind, content, parent=parent), ident)
+    kernel.iopub_socket.send_multipart(frames, copy=True)

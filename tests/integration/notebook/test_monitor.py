@@ -11,7 +11,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.notebook.front_end import DEADLINE
+from integration.notebook.front_end import DEADLINE, Notebook
 
 from jupyter_pool import KernelPool
 from jupyter_pool.engine import onlookers
@@ -21,7 +21,7 @@ from support.cells import Gate
 from support.conditions import eventually, gone
 
 if TYPE_CHECKING:
-    from integration.notebook.front_end import Message, Notebook
+    from integration.notebook.front_end import Message
     from IPython.core.interactiveshell import InteractiveShell
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -291,6 +291,20 @@ def test_in_a_terminal_it_is_a_table(shell: InteractiveShell) -> None:
         shell.run_line_magic("pool_stop", "")
     assert lines[0] == "Pool default: 0 of 1 busy"
     assert lines[2].split()[:2] == ["1", "idle"]
+
+
+def test_a_kernel_with_an_open_monitor_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    notebook = Notebook()
+    try:
+        notebook.ok("import jupyter_pool\n%load_ext jupyter_pool\n%pool_start --size 1")
+        View(notebook).send(type="open", view="v1")
+        # So many that the last snapshot is a large message.
+        notebook.ok("list(jupyter_pool.get_pool().map(abs, range(1000), chunksize=1));")
+    finally:
+        notebook.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_in_a_terminal_a_pool_shows_its_repr(shell: InteractiveShell) -> None:
