@@ -63,6 +63,8 @@ class InterruptGate:
         self._cancelling = False
         self._request = 0
         self._unhandled = False
+        #: How often one was handled.
+        self._handled = 0
         self._wakeup = (-1, -1)
         #: The cell's task was cancelled because of an interrupt.
         self.cancelled_cell = False
@@ -115,6 +117,7 @@ class InterruptGate:
 
     def _check_later(self, loop: asyncio.AbstractEventLoop, request: int, tries: int) -> None:
         def check() -> None:
+            handled = self._handled
             if not self._read_wakeups() or not self._armed:
                 return
             if self._request != request:
@@ -122,7 +125,10 @@ class InterruptGate:
                 self._check_later(loop, self._request, 0)
             elif signal.getsignal(signal.SIGINT) == self._on_sigint:
                 assert self._main is not None
-                signal.pthread_kill(self._main, signal.SIGINT)
+                # Reading let go of the GIL. If a main thread that was but slow has handled it
+                # meanwhile, a second one would tear the traceback of the first.
+                if self._handled == handled:
+                    signal.pthread_kill(self._main, signal.SIGINT)
                 self._check_later(loop, request, tries + 1)
 
         if tries < len(_RESEND_AFTER):
@@ -172,8 +178,12 @@ class InterruptGate:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wakeup[1], bytes([number]))
 
-    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+    def _note_handled(self) -> None:
+        self._handled += 1
         self._note(0)
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        self._note_handled()
         if not self._armed:
             return
         if self._held or not self._open:
@@ -207,7 +217,7 @@ class InterruptGate:
     def _cancel(self, cell: asyncio.Task[Any]) -> None:
         """Called by the loop."""
         self._cancelling = False
-        self._note(0)
+        self._note_handled()
         cell.cancel()
 
 

@@ -58,6 +58,28 @@ def test_one_of_the_next_request_is_sent_again_whoever_reads_of_it(
     assert sent == [(gate._main, signal.SIGINT)]
 
 
+def test_one_that_is_handled_while_the_watch_reads_is_not_sent_again(
+    gate: InterruptGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "pthread_kill", lambda *to: pytest.fail("sent again"))
+    loop: Any = Loop()
+    gate.arm()
+    arrive(gate)
+    gate._on_wakeup(loop)
+    read = gate._read_wakeups
+
+    def read_slowly() -> bool:
+        found = read()
+        gate._on_sigint(signal.SIGINT, None)  # the main thread comes first
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "_read_wakeups", read_slowly)
+        loop.later.pop()()
+    loop.later.pop()()  # looks once more, and is done
+    assert loop.later == []
+
+
 def test_one_that_was_handled_meanwhile_is_not(
     gate: InterruptGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
