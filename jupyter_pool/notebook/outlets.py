@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from IPython.core.displaypub import CapturingDisplayPublisher
 
+from .publishing import publish
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -113,12 +115,12 @@ class CellOutlet:
         topic: str | None = None,
     ) -> None:
         """Publish any message for the cell, or for another request."""
-        self._kernel.session.send(
-            self._kernel.iopub_socket,
+        publish(
+            self._kernel,
             kind,
             content,
+            self.parent if parent is None else parent,
+            (topic or kind).encode(),
             metadata=metadata,
-            parent=self.parent if parent is None else parent,
-            ident=(topic or kind).encode(),
             buffers=buffers,
         )
