@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from support.front_end import (
+    WAIT_FOR,
     await_cell,
     await_idle,
     code_cell,
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
     from support.lab import Desk
 
-WAIT_FOR = (
-    "import os, time\ndef wait_for(name):\n    while not os.path.exists(name): time.sleep(0.01)"
-)
 TRAIN = """%%pool_exec --bg train
 for epoch in range(3):
     print('epoch', epoch, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from support.front_end import (
+    WAIT_FOR,
     await_cell,
     in_both,
     open_notebook,
@@ -19,13 +20,7 @@ if TYPE_CHECKING:
 
     from support.lab import Desk
 
-START = """\
-%load_ext jupyter_pool
-%pool_start --size 3;
-import os, time
-def wait_for(name):
-    while not os.path.exists(name): time.sleep(0.01)
-"""
+START = f"%load_ext jupyter_pool\n%pool_start --size 3;\n{WAIT_FOR}"
 ANIMATION = """\
 from IPython.display import HTML, clear_output, display
 for n in range(3):

@@ -21,6 +21,12 @@ ARTIFACTS = readme.ROOT / ".artifacts" / "browser"
 in_both = pytest.mark.parametrize("front_end", ["lab", "notebook7"])
 
 
+#: For a notebook's first cell: pool cells go on when the test has made a file of that name.
+WAIT_FOR = (
+    "import os, time\ndef wait_for(name):\n    while not os.path.exists(name): time.sleep(0.01)"
+)
+
+
 def with_cells(*cells: str) -> pytest.MarkDecorator:
     """The code cells of the notebook that is on the test's desk."""
     return pytest.mark.parametrize("cells", [list(cells)], ids=["notebook"])

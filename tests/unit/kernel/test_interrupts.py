@@ -40,15 +40,21 @@ def arrive(gate: InterruptGate) -> None:
     os.write(gate._wakeup[1], bytes([signal.SIGINT]))
 
 
+def watched(gate: InterruptGate) -> Any:
+    """The loop that looks after the one that has arrived for a request."""
+    loop: Any = Loop()
+    gate.arm()
+    arrive(gate)
+    gate._on_wakeup(loop)
+    return loop
+
+
 def test_one_of_the_next_request_is_sent_again_whoever_reads_of_it(
     gate: InterruptGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
     monkeypatch.setattr(signal, "pthread_kill", lambda *to: sent.append(to))
-    loop: Any = Loop()
-    gate.arm()
-    arrive(gate)
-    gate._on_wakeup(loop)
+    loop = watched(gate)
     gate.disarm()
     gate.arm()
     arrive(gate)
@@ -62,10 +68,7 @@ def test_one_that_is_handled_while_the_watch_reads_is_not_sent_again(
     gate: InterruptGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signal, "pthread_kill", lambda *to: pytest.fail("sent again"))
-    loop: Any = Loop()
-    gate.arm()
-    arrive(gate)
-    gate._on_wakeup(loop)
+    loop = watched(gate)
     read = gate._read_wakeups
 
     def read_slowly() -> bool:
@@ -84,10 +87,7 @@ def test_one_that_was_handled_meanwhile_is_not(
     gate: InterruptGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signal, "pthread_kill", lambda *to: pytest.fail("sent again"))
-    loop: Any = Loop()
-    gate.arm()
-    arrive(gate)
-    gate._on_wakeup(loop)
+    loop = watched(gate)
     gate._on_sigint(signal.SIGINT, None)
     loop.later.pop()()
     assert loop.later == []
